@@ -1,0 +1,249 @@
+//! Counting exactly once.
+//!
+//! No transaction spans the log, the book and the tallies, so each store carries its own position in a partition:
+//! **B** in the book and **T** in the tallies, the first offset not yet in them. Ranges are half-open. One batch
+//! `[from, to)` of a partition is counted like this:
+//!
+//! 1. **Reconcile** ([`Counter::reconcile`]) on assignment and whenever a later step disagrees. Where `T < B`, the book's
+//!    range `[T, B)` is folded into the tallies: so they catch up after a crash, and so a wiped or rolled-back Redis
+//!    comes back. Where `B < T`, the book was restored from a backup: the log from B on is recorded in the book, and
+//!    not tallied below T. The log is asked whether it is still the one that was counted.
+//! 2. **Fold**: of several votes with one ballot key in the batch only the lowest offset is a candidate.
+//! 3. **Book**: the candidates are inserted under their ballot key, with their place on the log.
+//! 4. For every key that was there already, the stored place is read: a vote counts if and only if the stored place is
+//!    its own. The duplicate alone decides nothing, since after a crash it is the vote itself that is there.
+//! 5. **Checkpoint**: B is raised to `to`, never lowered. A B below `from` is a hole: back to 1.
+//! 6. **Tallies**: in one step, if `T == from` the counts are added and T becomes `to`; else nothing changes: back to 1.
+//!
+//! | failure | what happens |
+//! |---|---|
+//! | crash before 6 | the batch is replayed, or folded from the book; booked votes recognise themselves by their place |
+//! | the reply of 6 is lost | the repeat is fenced, T is already `to` |
+//! | a zombie consumer wakes | its inserts change nothing, its checkpoint never lowers B, its addition is fenced |
+//! | tallies rolled back or wiped | T and counts went back together; step 1 folds the book up to B |
+//! | book restored | step 1 replays the log into it; restore with consumers stopped |
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    Added, Advanced, Batch, Book, Bounds, Checkpoint, Counts, LoggedVote, Offset, Partition, Place, StoreError,
+    Tallies, VoteId,
+};
+
+/// How many booked votes are folded into the tallies at a time.
+const FOLD_CHUNK: usize = 1_000;
+
+/// Counts batches of votes; it decides, the stores only do.
+#[derive(Clone)]
+pub struct Counter {
+    book: Arc<dyn Book>,
+    tallies: Arc<dyn Tallies>,
+}
+
+/// What the log says of itself, for [`Counter::reconcile`].
+#[derive(Clone, Copy, Debug)]
+pub struct LogFacts {
+    /// What the log has.
+    pub bounds: Bounds,
+    /// The id of the vote at the offset of [`Checkpoint::last`], if the log still has that record and it is a vote.
+    pub last: Option<VoteId>,
+}
+
+/// How far a partition has been counted: B and T. The feed continues at B.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// B.
+    pub booked: Offset,
+    /// T, never below B after reconciling.
+    pub tallied: Offset,
+}
+
+/// What counting a batch came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It is counted, up to this progress.
+    Done {
+        /// The new progress.
+        progress: Progress,
+        /// Votes of the batch that stand.
+        votes: u64,
+        /// Votes of the batch that are repeats of others.
+        duplicates: u64,
+    },
+    /// A store is elsewhere than this counter thought: another consumer was faster, or a store was rolled back. Nothing was
+    /// counted twice; reconcile and go on from there.
+    Disagreed,
+}
+
+/// Why a partition must not be counted further before an operator has looked at it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// The log lost votes before they were recorded.
+    #[error(
+        "partition {partition}: the log begins at offset {start}, but only offsets below {booked} are in the book; \
+         the votes [{booked}, {start}) were deleted before they were counted. Restore the log, or raise its retention \
+         and accept the loss by setting the book's checkpoint to {start}"
+    )]
+    Lost {
+        /// The partition.
+        partition: Partition,
+        /// B.
+        booked: Offset,
+        /// The log's start.
+        start: Offset,
+    },
+    /// A store has counted further than the log reaches.
+    #[error(
+        "partition {partition}: the {store} have counted up to offset {position}, but the log ends at {end}; this is not \
+         the log that was counted. Restore that log, or begin with empty stores"
+    )]
+    BeyondEnd {
+        /// The partition.
+        partition: Partition,
+        /// `book` or `tallies`.
+        store: &'static str,
+        /// B or T.
+        position: Offset,
+        /// The log's end.
+        end: Offset,
+    },
+    /// The last recorded vote is not on the log where it was.
+    #[error(
+        "partition {partition}: the book's last vote {expected} is not on the log at offset {offset}; this is not the log \
+         that was counted. Restore that log, or begin with empty stores"
+    )]
+    OtherLog {
+        /// The partition.
+        partition: Partition,
+        /// Where the vote was.
+        offset: Offset,
+        /// The vote.
+        expected: VoteId,
+    },
+}
+
+impl Counter {
+    /// A counter over two stores.
+    pub fn new(book: Arc<dyn Book>, tallies: Arc<dyn Tallies>) -> Self {
+        Self { book, tallies }
+    }
+
+    /// B, and the record by which the log is recognised.
+    pub async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
+        self.book.checkpoint(partition).await
+    }
+
+    /// Step 1. Call it when a partition is assigned, after [`Counted::Disagreed`] and after any error, then seek the feed to
+    /// the progress' `booked`.
+    ///
+    /// # Errors
+    /// Of the stores. The inner error stops the partition.
+    pub async fn reconcile(&self, partition: Partition, log: LogFacts) -> Result<Result<Progress, Stop>, StoreError> {
+        let checkpoint = self.book.checkpoint(partition).await?;
+        let mut tallied = self.tallies.position(partition).await?;
+        if let Err(stop) = recognise(partition, checkpoint, tallied, log) {
+            return Ok(Err(stop));
+        }
+        while tallied < checkpoint.offset {
+            tallied = self.fold_chunk(partition, tallied, checkpoint.offset).await?;
+        }
+        Ok(Ok(Progress { booked: checkpoint.offset, tallied }))
+    }
+
+    /// Adds a chunk of the book's `[from, to)` to the tallies and returns T.
+    async fn fold_chunk(&self, partition: Partition, from: Offset, to: Offset) -> Result<Offset, StoreError> {
+        let votes = self.book.range(partition, from, to, FOLD_CHUNK).await?;
+        let end = match votes.last() {
+            Some(last) if votes.len() == FOLD_CHUNK => last.place.offset.next(),
+            _ => to,
+        };
+        match self.tallies.add(partition, from, end, Counts::of(&votes)).await? {
+            Added::Added => Ok(end),
+            Added::Fenced(position) => Ok(position),
+        }
+    }
+
+    /// Steps 2 to 6. Records that are no votes have to be buried before.
+    ///
+    /// # Errors
+    /// Of the stores; what was done is not known, so reconcile.
+    pub async fn count(&self, progress: Progress, batch: Batch) -> Result<Counted, StoreError> {
+        let Batch { partition, from, to, records } = batch;
+        let votes: Vec<LoggedVote> = records
+            .into_iter()
+            .filter_map(|record| {
+                let place = Place { partition, offset: record.offset };
+                record.vote.ok().map(|vote| LoggedVote { place, vote })
+            })
+            .collect();
+        let last = votes.last().map(|logged| (logged.place.offset, logged.vote.vote_id));
+        let cast = votes.len() as u64;
+        let candidates: Arc<[LoggedVote]> = first_of_each_ballot(votes).into();
+        let Some(stands) = self.book_candidates(&candidates).await? else { return Ok(Counted::Disagreed) };
+
+        let checkpoint = Checkpoint { offset: to, last };
+        if let Advanced::Hole(_) = self.book.advance(partition, from, checkpoint).await? {
+            return Ok(Counted::Disagreed);
+        }
+
+        let standing = || candidates.iter().zip(&stands).filter(|(_, stands)| **stands).map(|(logged, _)| logged);
+        let mut tallied = progress.tallied;
+        if tallied < to {
+            let counts = Counts::of(standing().filter(|logged| logged.place.offset >= tallied));
+            match self.tallies.add(partition, tallied.max(from), to, counts).await? {
+                Added::Added => tallied = to,
+                Added::Fenced(_) => return Ok(Counted::Disagreed),
+            }
+        }
+        let votes = standing().count() as u64;
+        Ok(Counted::Done { progress: Progress { booked: to, tallied }, votes, duplicates: cast - votes })
+    }
+
+    /// Steps 3 and 4: which of the candidates stand. `None` if a ballot that the book said it had is not in it.
+    async fn book_candidates(&self, candidates: &Arc<[LoggedVote]>) -> Result<Option<Vec<bool>>, StoreError> {
+        let mut stands = vec![true; candidates.len()];
+        if candidates.is_empty() {
+            return Ok(Some(stands));
+        }
+        let known = self.book.insert(Arc::clone(candidates)).await?;
+        if known.is_empty() {
+            return Ok(Some(stands));
+        }
+        let keys = known.iter().map(|&index| candidates[index].vote.key.clone()).collect();
+        for (&index, stored) in known.iter().zip(self.book.locate(keys).await?) {
+            let Some(stored) = stored else { return Ok(None) };
+            stands[index] = stored == candidates[index].place;
+        }
+        Ok(Some(stands))
+    }
+}
+
+/// Whether the log is the one that was counted, and still has all that is to be counted.
+fn recognise(partition: Partition, checkpoint: Checkpoint, tallied: Offset, log: LogFacts) -> Result<(), Stop> {
+    let Bounds { start, end } = log.bounds;
+    let booked = checkpoint.offset;
+    for (store, position) in [("book", booked), ("tallies", tallied)] {
+        if position > end {
+            return Err(Stop::BeyondEnd { partition, store, position, end });
+        }
+    }
+    if booked < start {
+        return Err(Stop::Lost { partition, booked, start });
+    }
+    match checkpoint.last {
+        Some((offset, expected)) if offset >= start && log.last != Some(expected) => {
+            Err(Stop::OtherLog { partition, offset, expected })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Step 2.
+fn first_of_each_ballot(votes: Vec<LoggedVote>) -> Vec<LoggedVote> {
+    let firsts: Vec<bool> = {
+        let mut seen = HashSet::with_capacity(votes.len());
+        votes.iter().map(|logged| seen.insert(&logged.vote.key)).collect()
+    };
+    let mut first = firsts.into_iter();
+    votes.into_iter().filter(|_| first.next().unwrap_or(false)).collect()
+}

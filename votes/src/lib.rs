@@ -1,0 +1,54 @@
+//! The domain of Ovation: what a vote is, which votes are the same, and how each is counted exactly once.
+//!
+//! # A vote's way
+//!
+//! 1. A protocol reads a [`VoteRequest`] and hands it to [`Door::cast`].
+//! 2. The door makes a [`Vote`] of it: the one place where a vote is validated, where the rules of its
+//!    [`Contest`] are asked, and where its [`BallotKey`] is computed.
+//! 3. [`VoteQueue::publish`] puts it on the vote log. The [`Receipt`] comes when the log has it for good, and only
+//!    then the client is answered.
+//! 4. A consumer takes batches from the [`VoteFeed`] and gives them to the [`Counter`], which records them in the
+//!    [`Book`] and adds them to the [`Tallies`].
+//! 5. [`Tallies::tally`] is what people look at, and [`audit()`] proves it.
+//!
+//! Nothing here does I/O, knows a driver or needs an async runtime: the four ports are traits, and `backends` has
+//! their adapters.
+
+mod audit;
+mod contest;
+mod counter;
+mod counts;
+mod door;
+mod ids;
+mod json;
+mod ports;
+mod refusal;
+mod request;
+mod tally;
+mod vote;
+
+pub use audit::{AuditReport, audit};
+pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
+pub use counter::{Counted, Counter, LogFacts, Progress, Stop};
+pub use counts::{ContestCounts, Counts, Window};
+pub use door::{Accepted, Casting, Door};
+pub use ids::{
+    BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
+};
+pub use ports::{
+    Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, LoggedVote, PendingReceipt, PublishError,
+    Receipt, Record, Snapshot, StoreError, Tallies, VoteFeed, VoteQuery, VoteQueue, receipt_channel,
+};
+pub use refusal::{Reason, Refusal};
+pub use request::VoteRequest;
+pub use tally::{AlbumVotes, BandVotes, Others, RateWindow, Tally};
+pub use vote::{DoorKind, Vote};
+
+/// The largest body of one vote, in bytes, in any encoding.
+pub const MAX_VOTE_BYTES: usize = 16 * 1024;
+
+/// The most votes of one batch.
+pub const MAX_BATCH_VOTES: usize = 10_000;
+
+/// How many bands of a contest that is open to any name are shown one by one; the rest is one sum.
+pub const TOP_BANDS: usize = 100;

@@ -1,0 +1,91 @@
+//! Where consumers and the audit read votes.
+
+use async_trait::async_trait;
+
+use crate::{Offset, Partition, Place, StoreError, UnixMillis, Vote};
+
+/// The reading end of the vote log.
+///
+/// The feed keeps no position of its own that anyone may trust: a reader [seeks](Self::seek) to where its *stores* say
+/// that counting has come, and [`commit`](Self::commit) exists for lag metrics only.
+#[async_trait]
+pub trait VoteFeed: Send + Sync {
+    /// How many partitions the log has.
+    fn partitions(&self) -> u16;
+
+    /// Waits for the next change of what this consumer may read.
+    async fn assignment(&self) -> Result<Assignment, StoreError>;
+
+    /// The first offset that the log still has, and the one that the next record will get.
+    async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError>;
+
+    /// Makes `at` the offset from which the next batch is read.
+    async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError>;
+
+    /// Waits for at least one record, and for more of them as long as the feed's linger allows, up to `most`.
+    /// Consecutive batches join: the next one begins where this one ended. If the future is dropped, nothing was read.
+    async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError>;
+
+    /// Tells the log how far counting has come.
+    async fn commit(&self, partition: Partition, position: Offset) -> Result<(), StoreError>;
+
+    /// Puts records that can't be read where operators find them. Doing it twice is doing it once.
+    async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError>;
+
+    /// The dead letters of `partition` with offsets in `[from, to)`, by offset.
+    async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// Whether the log can be read now.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A change of what a consumer may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Assignment {
+    /// These partitions are this consumer's from now on.
+    Assigned(Vec<Partition>),
+    /// These are no longer.
+    Revoked(Vec<Partition>),
+}
+
+/// What the log has of a partition: `[start, end)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that can be read.
+    pub start: Offset,
+    /// The offset that the next record will get.
+    pub end: Offset,
+}
+
+/// Records `[from, to)` of one partition, by offset. A log may have gaps, so a batch may have fewer.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The partition.
+    pub partition: Partition,
+    /// Where the previous batch ended, or the seek.
+    pub from: Offset,
+    /// Where the next batch begins.
+    pub to: Offset,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its time.
+    pub accepted_at: UnixMillis,
+    /// The vote, or why there is none in it: a poison message.
+    pub vote: Result<Vote, String>,
+}
+
+/// A record that can't be read as a vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it is on the log.
+    pub place: Place,
+    /// Why it can't be read.
+    pub reason: String,
+}

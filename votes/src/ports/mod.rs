@@ -1,0 +1,28 @@
+//! The four ports. Each is a trait that `backends` implements, with one conformance suite that every adapter passes.
+
+mod book;
+mod feed;
+mod queue;
+mod tallies;
+
+pub use book::{Advanced, Book, Checkpoint, LoggedVote, VoteQuery};
+pub use feed::{Assignment, Batch, Bounds, DeadLetter, Record, VoteFeed};
+pub use queue::{PendingReceipt, PublishError, Receipt, ReceiptSender, VoteQueue, receipt_channel};
+pub use tallies::{Added, Snapshot, Tallies};
+
+/// A store that did not do what was asked of it. Whether it was done nevertheless is not known.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{store}: {problem}")]
+pub struct StoreError {
+    /// Which store: `vote log`, `book`, `tallies`.
+    pub store: &'static str,
+    /// What happened, in the driver's words.
+    pub problem: String,
+}
+
+impl StoreError {
+    /// An error of a driver.
+    pub fn new(store: &'static str, problem: impl std::fmt::Display) -> Self {
+        Self { store, problem: problem.to_string() }
+    }
+}
