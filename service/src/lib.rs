@@ -1,1 +1,22 @@
+//! What every process of Ovation shares: configuration, telemetry, health, the admin endpoints, HTTP manners, and the one
+//! place where shutdown is decided.
+//!
+//! | idea | file |
+//! |---|---|
+//! | one typed configuration: flags over environment over file | [`config`] |
+//! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
+//! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
+//! | how a Rocket server starts, answers errors and drains | [`http`] |
+//! | SIGTERM, the order of leaving and its deadline | [`program`] |
 
+pub mod admin;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod program;
+pub mod telemetry;
+
+pub use config::{Config, ConfigError};
+pub use health::Health;
+pub use program::Context;
+pub use tokio_util::sync::CancellationToken;

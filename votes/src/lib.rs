@@ -37,7 +37,7 @@ pub use ids::{
 };
 pub use ports::{
     Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, LoggedVote, PendingReceipt, PublishError,
-    Receipt, Record, Snapshot, StoreError, Tallies, VoteFeed, VoteQuery, VoteQueue, receipt_channel,
+    Receipt, ReceiptSender, Record, Snapshot, StoreError, Tallies, VoteFeed, VoteQuery, VoteQueue, receipt_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;

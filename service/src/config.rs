@@ -1,0 +1,238 @@
+//! The configuration: flags, then `OVATION_*` environment variables, then a TOML file, then defaults.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::Args;
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use votes::{Contest, ContestId, Contests, UnixMillis, VotesPerVoter};
+
+/// The file that is read if `--config` names none and it exists.
+const DEFAULT_FILE: &str = "ovation.toml";
+
+/// Everything that can be configured; the same struct for every program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the embedded stores.
+    pub data: PathBuf,
+    /// The vote log: `embedded:`.
+    pub queue: String,
+    /// The tallies: `embedded:`.
+    pub tally: String,
+    /// The vote book: `embedded:`.
+    pub book: String,
+    /// Where the REST producer listens.
+    pub rest: SocketAddr,
+    /// Where the gRPC producer listens.
+    pub grpc: SocketAddr,
+    /// Where the results listen for HTTP.
+    pub results: SocketAddr,
+    /// Where the results listen for gRPC.
+    pub results_grpc: SocketAddr,
+    /// Where the admin endpoints listen.
+    pub admin: SocketAddr,
+    /// A file with the secret under which voters are hashed. The embedded log makes and keeps one of its own.
+    pub secret_file: Option<PathBuf>,
+    /// How many votes may wait for the log before doors refuse.
+    pub queue_votes: usize,
+    /// What is logged: a level, or `tracing` directives like `info,consumer=debug`.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// The contests; `bands`, open to any name, if there are none.
+    pub contests: BTreeMap<ContestId, ContestSection>,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[contests.NAME]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContestSection {
+    /// A list of names, or a file with one name a line; any name if absent.
+    pub candidates: Option<Candidates>,
+    /// `one` or `many`.
+    pub votes_per_voter: VotesPerVoter,
+    /// When voting begins (RFC 3339).
+    pub opens: Option<Timestamp>,
+    /// When it ends: votes at or after this time are refused.
+    pub closes: Option<Timestamp>,
+}
+
+/// The names that can be voted for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Candidates {
+    /// The names themselves.
+    List(Vec<String>),
+    /// A text file with one name a line; empty lines are skipped.
+    File(PathBuf),
+}
+
+/// A configuration that can't be used. The process ends with exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    /// The key at fault.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl ConfigError {
+    /// Names a key and what is wrong with it.
+    pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// The flags that every program has.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct CommonFlags {
+    /// Configuration file (TOML) [default: ovation.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "OVATION_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// The stores this program works on
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub stores: StoreFlags,
+    /// Where the admin endpoints listen
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// What is logged: a level, or directives like `info,consumer=debug` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// How it is logged: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+    /// A file with the secret under which voters are hashed
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// Where the stores are.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct StoreFlags {
+    /// Folder of the embedded stores [default: ./ovation-data]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// The vote log [default: embedded:]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// The tallies [default: embedded:]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tally: Option<String>,
+    /// The vote book [default: embedded:]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book: Option<String>,
+}
+
+impl Config {
+    /// The defaults, with the admin port of the program.
+    fn defaults(admin_port: u16) -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            data: "ovation-data".into(),
+            queue: "embedded:".into(),
+            tally: "embedded:".into(),
+            book: "embedded:".into(),
+            rest: local(8000),
+            grpc: local(50051),
+            results: local(8080),
+            results_grpc: local(50052),
+            admin: local(admin_port),
+            secret_file: None,
+            queue_votes: 20_000,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            contests: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the configuration. `flags` serialises to the keys that were given on the command line.
+    ///
+    /// # Errors
+    /// Names the first key with a bad value.
+    pub fn load(file: Option<PathBuf>, flags: impl Serialize, admin_port: u16) -> Result<Self, ConfigError> {
+        let defaults = Self::defaults(admin_port);
+        let keys = keys_of(&defaults)?;
+        let mut figment = Figment::from(Serialized::defaults(&defaults));
+        match file {
+            Some(path) if !path.is_file() => {
+                return Err(ConfigError::new("config", format!("there is no file {}", path.display())));
+            }
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => figment = figment.merge(Toml::file(DEFAULT_FILE)),
+        }
+        // Only our own keys: Kubernetes puts variables like OVATION_SERVICE_HOST into every container.
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        figment = figment.merge(Env::prefixed("OVATION_").only(&keys)).merge(Serialized::defaults(flags));
+        let config: Self = figment.extract().map_err(|error| explain(&error))?;
+        config.contests()?;
+        Ok(config)
+    }
+
+    /// The contests with their rules.
+    ///
+    /// # Errors
+    /// Names the contest and its key.
+    pub fn contests(&self) -> Result<Arc<Contests>, ConfigError> {
+        let mut contests = BTreeMap::new();
+        for (id, section) in &self.contests {
+            let at = |key| format!("contests.{id}.{key}");
+            let candidates = match &section.candidates {
+                None => None,
+                Some(Candidates::List(names)) => Some(names.clone()),
+                Some(Candidates::File(path)) => {
+                    let text = fs::read_to_string(path)
+                        .map_err(|error| ConfigError::new(at("candidates"), format!("{}: {error}", path.display())))?;
+                    Some(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+                }
+            };
+            let millis = |time: Option<Timestamp>| time.map(|time| UnixMillis(time.as_millisecond()));
+            let contest =
+                Contest::new(candidates, section.votes_per_voter, millis(section.opens), millis(section.closes))
+                    .map_err(|error| ConfigError::new(at(error.key), error.problem))?;
+            contests.insert(id.clone(), contest);
+        }
+        Ok(Arc::new(Contests::new(contests)))
+    }
+}
+
+fn keys_of(config: &Config) -> Result<Vec<String>, ConfigError> {
+    let value = figment::value::Value::serialize(config).map_err(|error| explain(&error))?;
+    Ok(value.into_dict().unwrap_or_default().into_keys().filter(|key| key != "contests").collect())
+}
+
+/// A sentence that names the key, and where its value came from.
+fn explain(error: &figment::Error) -> ConfigError {
+    let key = if error.path.is_empty() { "configuration".to_owned() } else { error.path.join(".") };
+    let source = error.metadata.as_ref().map(|metadata| match &metadata.source {
+        Some(figment::Source::File(path)) => format!(" (in {})", path.display()),
+        _ if metadata.name.contains("environment") => format!(" (in OVATION_{})", key.to_uppercase()),
+        _ => String::new(),
+    });
+    ConfigError::new(key, format!("{}{}", error.kind, source.unwrap_or_default()))
+}

@@ -1,0 +1,216 @@
+//! How our Rocket servers start, answer errors and drain.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use rocket::{
+    Build, Data, Request, Response, Rocket, catch, catchers,
+    config::{Ident, LogLevel, Shutdown},
+    fairing::{AdHoc, Fairing, Info, Kind},
+    http::{ContentType, Header, Status},
+    response::Responder,
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use votes::{Reason, Refusal, VoteId};
+
+/// How long open connections may finish after shutdown began. Rocket waits for idle keep-alive connections too, so this is
+/// how long leaving takes, and far longer than any vote does.
+const GRACE_SECONDS: u32 = 2;
+
+/// Why a server ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("{server} can't listen on {address}: {problem}")]
+pub struct ServeError {
+    server: &'static str,
+    address: SocketAddr,
+    problem: String,
+}
+
+impl ServeError {
+    /// Names the server, its address and what happened.
+    pub fn new(server: &'static str, address: SocketAddr, problem: &impl ToString) -> Self {
+        Self { server, address, problem: problem.to_string() }
+    }
+}
+
+/// A Rocket with our manners: request ids, response times, and problems as the answer to every error.
+pub fn rocket() -> Rocket<Build> {
+    rocket::build().attach(Manners).register("/", catchers![any_error])
+}
+
+/// Serves until shutdown, then drains. `bound` is told the address, which has the real port where `address` asked for 0.
+///
+/// # Errors
+/// If the address can't be bound.
+pub async fn serve(
+    server: &'static str,
+    rocket: Rocket<Build>,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
+) -> Result<(), ServeError> {
+    let error = |error: rocket::Error| ServeError::new(server, address, &error.kind());
+    let config = rocket::Config {
+        address: address.ip(),
+        port: address.port(),
+        ident: Ident::none(),
+        log_level: LogLevel::Off,
+        cli_colors: false,
+        keep_alive: 30,
+        // The signals are the program's business: one place decides.
+        shutdown: Shutdown {
+            ctrlc: false,
+            signals: std::collections::HashSet::new(),
+            grace: GRACE_SECONDS,
+            mercy: 1,
+            ..Shutdown::default()
+        },
+        ..rocket::Config::release_default()
+    };
+    let bound = Mutex::new(Some(bound));
+    let rocket = rocket
+        .configure(config)
+        .attach(AdHoc::on_liftoff("address", move |rocket| {
+            let bound = bound.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
+            Box::pin(async move {
+                tracing::info!(server, %address, "listening");
+                if let Some(bound) = bound {
+                    bound(address);
+                }
+            })
+        }))
+        .ignite()
+        .await
+        .map_err(error)?;
+    let notify = rocket.shutdown();
+    let stop = tokio::spawn(async move {
+        shutdown.cancelled().await;
+        notify.notify();
+    });
+    let outcome = rocket.launch().await;
+    stop.abort();
+    match outcome {
+        Ok(_) => Ok(()),
+        // What was still open after the grace period is cut; everything acknowledged is durable.
+        Err(problem) if matches!(problem.kind(), rocket::error::ErrorKind::Shutdown(..)) => Ok(()),
+        Err(problem) => Err(error(problem)),
+    }
+}
+
+/// An error document (RFC 9457, `application/problem+json`).
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    /// `urn:ovation:` and the rule's slug.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A short sentence that is the same for every problem of this type.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong in this request, and the way out.
+    pub detail: String,
+    /// The field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<Box<str>>,
+    /// The vote's id: casting it again with this id is safe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vote_id: Option<VoteId>,
+    #[serde(skip)]
+    is_retryable: bool,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let reason = refusal.reason;
+        Self {
+            kind: format!("urn:ovation:{}", reason.slug()),
+            title: reason.title().to_owned(),
+            status: reason.http_status(),
+            detail: refusal.detail,
+            field: refusal.field,
+            vote_id: refusal.vote_id,
+            is_retryable: reason.is_retryable(),
+        }
+    }
+}
+
+impl Problem {
+    /// A problem that has no rule of ours, only an HTTP status.
+    pub fn plain(status: Status, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: status.reason_lossy().to_owned(),
+            status: status.code,
+            detail: detail.into(),
+            field: None,
+            vote_id: None,
+            is_retryable: status == Status::ServiceUnavailable,
+        }
+    }
+}
+
+impl<'r> Responder<'r, 'static> for Problem {
+    fn respond_to(self, _: &'r Request<'_>) -> rocket::response::Result<'static> {
+        let body = serde_json::to_vec(&self).map_err(|_| Status::InternalServerError)?;
+        let mut response = Response::build();
+        response
+            .status(Status::new(self.status))
+            .header(ContentType::new("application", "problem+json"))
+            .sized_body(body.len(), std::io::Cursor::new(body));
+        if self.is_retryable {
+            response.header(Header::new("Retry-After", Reason::RETRY_AFTER_SECONDS.to_string()));
+        }
+        response.ok()
+    }
+}
+
+#[catch(default)]
+fn any_error(status: Status, request: &Request<'_>) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    let detail = match status.code {
+        404 => format!("there is no {method} {path}"),
+        _ => format!("{method} {path}: {}", status.reason_lossy()),
+    };
+    Problem::plain(status, detail)
+}
+
+/// Gives every response an `X-Request-Id`, the client's where it sent one, and an `X-Response-Time` in milliseconds.
+struct Manners;
+
+struct Arrival {
+    at: Instant,
+    id: String,
+}
+
+#[rocket::async_trait]
+impl Fairing for Manners {
+    fn info(&self) -> Info {
+        Info { name: "manners", kind: Kind::Request | Kind::Response }
+    }
+
+    async fn on_request(&self, request: &mut Request<'_>, _: &mut Data<'_>) {
+        arrival(request);
+    }
+
+    async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
+        let Arrival { at, id } = arrival(request);
+        response.set_header(Header::new("X-Request-Id", id.as_str()));
+        response.set_header(Header::new("X-Response-Time", format!("{:.3}ms", at.elapsed().as_secs_f64() * 1e3)));
+    }
+}
+
+fn arrival<'r>(request: &'r Request<'_>) -> &'r Arrival {
+    request.local_cache(|| Arrival { at: Instant::now(), id: request_id(request) })
+}
+
+/// The client's `X-Request-Id` if it is short and printable, else a new one.
+fn request_id(request: &Request<'_>) -> String {
+    let is_plain = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    request.headers().get_one("X-Request-Id").filter(is_plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}

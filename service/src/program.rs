@@ -1,0 +1,92 @@
+//! The frame of every program: it reads the configuration, starts telemetry and the admin endpoints, decides when to leave
+//! and sees to it that leaving ends.
+//!
+//! Leaving, on SIGTERM or SIGINT: not ready first, then the services stop accepting, drain and flush; whatever is still
+//! there after [`DEADLINE`] is cut. Everything acknowledged is durable by then, so cutting loses nothing.
+
+use std::{error::Error, future::Future, process::ExitCode, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, ConfigError, Health, admin, telemetry};
+
+/// The longest that leaving may take.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Exit code of a bad command line or configuration (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// What a program's services share.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// Readiness and health of the process.
+    pub health: Health,
+    /// Cancelled when the process has to leave.
+    pub shutdown: CancellationToken,
+}
+
+/// A program's outcome: anything that can be told to a person.
+pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Runs a program from its configuration to its exit code.
+pub fn main<R: Future<Output = Outcome>>(
+    config: Result<Config, ConfigError>,
+    services: impl FnOnce(Context) -> R,
+) -> ExitCode {
+    let outcome = config.map_err(Into::into).and_then(|config| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(run(config, services))
+    });
+    exit_code(outcome)
+}
+
+/// Tells the person what went wrong, if anything did.
+pub fn exit_code(outcome: Outcome) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(Context) -> R) -> Outcome {
+    let metrics = telemetry::init(&config)?;
+    let context = Context { config, health: Health::default(), shutdown: CancellationToken::new() };
+    let admin_shutdown = CancellationToken::new();
+    let admin = admin::run(context.config.admin, context.health.clone(), metrics, admin_shutdown.clone());
+    tokio::pin!(admin);
+    let leaving = context.shutdown.clone();
+    let services = services(context.clone());
+    tokio::pin!(services);
+    let signals = leave_on_signal(&context);
+    tokio::pin!(signals);
+
+    let outcome = tokio::select! {
+        outcome = &mut services => outcome,
+        outcome = &mut admin => Err(outcome.err().map_or_else(|| "the admin endpoints stopped".into(), Into::into)),
+        outcome = async {
+            signals.await?;
+            leaving.cancelled().await;
+            tokio::time::sleep(DEADLINE).await;
+            tracing::warn!(deadline = ?DEADLINE, "left with connections still open");
+            Ok(())
+        } => outcome,
+    };
+    leaving.cancel();
+    admin_shutdown.cancel();
+    outcome
+}
+
+async fn leave_on_signal(context: &Context) -> Outcome {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "leaving");
+    context.health.stop();
+    context.shutdown.cancel();
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Logs and metrics of a process.
+
+use std::io::{IsTerminal, stderr};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    ConfigError,
+    config::{Config, LogFormat},
+};
+
+/// Upper bounds of latency histograms, in seconds.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// The metrics of this process.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// In Prometheus text format.
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+/// Sets up logs, on standard error, and metrics. Once per process, before anything is logged.
+///
+/// # Errors
+/// If the log filter can't be read.
+pub fn init(config: &Config) -> Result<Metrics, ConfigError> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        ConfigError::new("log", format!("{error}; give a level like `info` or `info,consumer=debug`"))
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&LATENCY_BUCKETS)
+        .map_err(|error| ConfigError::new("metrics", error.to_string()))?
+        .install_recorder()
+        .map_err(|error| ConfigError::new("metrics", error.to_string()))?;
+    Ok(Metrics(handle))
+}
