@@ -27,6 +27,9 @@ mod request;
 mod tally;
 mod vote;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
 pub use counter::{Counted, Counter, LogFacts, Progress, Stop};
