@@ -1,1 +1,69 @@
+//! The consumer: takes votes from the log and counts them.
+//!
+//! Each assigned partition has a task of its own ([`partition`]) with one batch in flight, so partitions are counted in
+//! parallel and each in order. This file starts and stops them as the log assigns and revokes partitions.
 
+mod partition;
+mod state;
+
+use std::{collections::HashMap, sync::Arc};
+
+use service::{CancellationToken, Health, health::Weight};
+use tokio::task::JoinSet;
+use votes::{Assignment, Counter, Partition, StoreError, VoteFeed};
+
+use self::state::States;
+
+/// Counts until shutdown; then finishes the batches in flight and returns.
+///
+/// Store errors do not end it: counting pauses with back-off and goes on by itself.
+///
+/// # Errors
+/// If the log can't say which partitions are this consumer's.
+pub async fn run(
+    feed: Arc<dyn VoteFeed>,
+    counter: Counter,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let states = States::default();
+    let shown = states.clone();
+    health.check("counting", Weight::Helpful, move || std::future::ready(shown.problem().map_or(Ok(()), Err)));
+    let latch = health.latch("consumer");
+    let mut latch = Some(latch);
+
+    let mut running: HashMap<Partition, CancellationToken> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let change = tokio::select! {
+            change = feed.assignment() => change?,
+            () = shutdown.cancelled() => break,
+        };
+        match change {
+            Assignment::Assigned(partitions) => {
+                tracing::info!(count = partitions.len(), "partitions assigned");
+                for partition in partitions {
+                    let stop = shutdown.child_token();
+                    running.insert(partition, stop.clone());
+                    tasks.spawn(partition::run(partition, Arc::clone(&feed), counter.clone(), states.clone(), stop));
+                }
+            }
+            Assignment::Revoked(partitions) => {
+                tracing::info!(count = partitions.len(), "partitions revoked");
+                for partition in partitions {
+                    if let Some(stop) = running.remove(&partition) {
+                        stop.cancel();
+                    }
+                    states.forget(partition);
+                }
+            }
+        }
+        latch.take();
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a partition's task failed");
+        }
+    }
+    Ok(())
+}

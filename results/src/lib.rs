@@ -1,1 +1,114 @@
+//! The read side of Ovation: how contests stand, live, and every vote that was counted.
+//!
+//! | idea | file |
+//! |---|---|
+//! | where results come from, and what happens when a store does not answer | `stores.rs` |
+//! | many askers, one reading | `shared.rs` |
+//! | who follows a contest, and what they hear | `watch.rs` |
+//! | the standing of a contest | `tally.rs`, and as a stream of events `stream.rs` |
+//! | leading albums, votes by time, the votes themselves | `albums.rs`, `rates.rs`, `book.rs` |
+//! | a request's query, read strictly | `parameters.rs` |
+//! | `ovation.v1.ResultsService` | `grpc.rs` |
+//! | the live page | `page.rs`, `assets/` |
+//! | the description of the HTTP side | `openapi.rs` |
 
+mod albums;
+mod book;
+mod grpc;
+mod openapi;
+mod page;
+mod parameters;
+mod rates;
+mod shared;
+mod stores;
+mod stream;
+mod tally;
+
+mod watch;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rocket::routes;
+use service::{
+    CancellationToken,
+    http::{self, ServeError},
+};
+use tokio::net::TcpListener;
+
+pub use crate::stores::Sources;
+use crate::{stores::Stores, watch::Watch};
+
+/// How much is served, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most streams at a time, over both protocols.
+    pub streams: usize,
+    /// How often a stream of events says that it is current.
+    pub heartbeat: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { streams: 1_000, heartbeat: Duration::from_secs(5) }
+    }
+}
+
+/// Serves results over HTTP, on `address`, and over gRPC until shutdown; then ends every stream and drains.
+/// `bound` is told the address of HTTP, with its real port.
+///
+/// # Errors
+/// If one of the two can't serve; then both have ended.
+pub async fn run(
+    address: SocketAddr,
+    grpc: TcpListener,
+    sources: Sources,
+    shutdown: CancellationToken,
+    bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
+) -> Result<(), ServeError> {
+    run_with(Limits::default(), address, grpc, sources, shutdown, bound).await
+}
+
+/// [`run`], with other limits.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    limits: Limits,
+    address: SocketAddr,
+    grpc: TcpListener,
+    sources: Sources,
+    shutdown: CancellationToken,
+    bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
+) -> Result<(), ServeError> {
+    let leaving = shutdown.child_token();
+    let stores = Arc::new(Stores::new(sources));
+    let watch = Watch::new(Arc::clone(&stores), limits.streams, leaving.clone());
+    let rocket = stage(limits, Arc::clone(&stores), watch.clone());
+    let http = async {
+        let _end_grpc = leaving.clone().drop_guard();
+        http::serve("results", rocket, address, leaving.clone(), bound).await
+    };
+    let grpc = async {
+        let _end_http = leaving.clone().drop_guard();
+        grpc::serve(grpc, stores, watch, leaving.clone()).await
+    };
+    let (http, grpc) = tokio::join!(http, grpc);
+    http.and(grpc)
+}
+
+fn stage(limits: Limits, stores: Arc<Stores>, watch: Watch) -> rocket::Rocket<rocket::Build> {
+    http::rocket().manage(limits).manage(stores).manage(watch).mount(
+        "/",
+        routes![
+            page::index,
+            page::asset,
+            tally::contests,
+            tally::tally,
+            stream::tally_stream,
+            albums::albums,
+            rates::rates,
+            book::find_votes,
+            openapi::document,
+        ],
+    )
+}

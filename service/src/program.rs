@@ -28,8 +28,11 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
-/// A program's outcome: anything that can be told to a person.
-pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+/// Anything that can be told to a person.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// A program's outcome.
+pub type Outcome = Result<(), Failure>;
 
 /// Runs a program from its configuration to its exit code.
 pub fn main<R: Future<Output = Outcome>>(

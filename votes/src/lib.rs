@@ -27,6 +27,9 @@ mod request;
 mod tally;
 mod vote;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
 pub use counter::{Counted, Counter, LogFacts, Progress, Stop};
@@ -42,7 +45,7 @@ pub use ports::{
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;
 pub use tally::{AlbumVotes, BandVotes, Others, RateWindow, Tally};
-pub use vote::{DoorKind, Vote};
+pub use vote::{DoorKind, Vote, band_name};
 
 /// The largest body of one vote, in bytes, in any encoding.
 pub const MAX_VOTE_BYTES: usize = 16 * 1024;

@@ -152,8 +152,11 @@ fn idempotency_key(header: &str) -> Result<VoteId, Refusal> {
     Ok(VoteId::from_idempotency_key(key))
 }
 
-/// A band's name in the one form in which it is a key.
-pub(crate) fn band_name(name: String) -> Result<String, Refusal> {
+/// A band's name in the one form in which it is a key: NFC, trimmed.
+///
+/// # Errors
+/// [`Reason::InvalidField`], of the field `name`, if it is no name.
+pub fn band_name(name: String) -> Result<String, Refusal> {
     let name = text("name", name, 100)?;
     if name.is_empty() { Err(Refusal::field("name", "must have at least 1 character")) } else { Ok(name) }
 }

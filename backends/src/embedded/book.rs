@@ -1,0 +1,209 @@
+//! The book's half of `count.db`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+use uuid::Uuid;
+use votes::{
+    Advanced, BallotKey, Book, Checkpoint, LoggedVote, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId,
+    VoteQuery, VoterHash,
+};
+
+use super::{database::Readers, writer::Tasks};
+
+pub(super) struct EmbeddedBook {
+    readers: Arc<Readers>,
+    writer: Option<Tasks>,
+}
+
+impl EmbeddedBook {
+    pub(super) fn new(readers: Arc<Readers>, writer: Option<Tasks>) -> Self {
+        Self { readers, writer }
+    }
+
+    fn writer(&self) -> Result<&Tasks, StoreError> {
+        self.writer.as_ref().ok_or_else(|| StoreError::new("count.db", "opened for reading only"))
+    }
+}
+
+#[async_trait]
+impl Book for EmbeddedBook {
+    async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
+        self.readers.read(move |db| read_checkpoint(db, partition)).await
+    }
+
+    async fn insert(&self, votes: Arc<[LoggedVote]>) -> Result<Vec<usize>, StoreError> {
+        self.writer()?.run(move |db| insert_all(db, &votes)).await
+    }
+
+    async fn locate(&self, keys: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError> {
+        self.readers
+            .read(move |db| {
+                let mut query = db.prepare_cached(r#"SELECT partition, "offset" FROM ballots WHERE key = ?1"#)?;
+                let place =
+                    |row: &Row<'_>| Ok(Place { partition: Partition(row.get(0)?), offset: Offset(row.get(1)?) });
+                keys.iter().map(|key| query.query_row([key.as_str()], place).optional()).collect()
+            })
+            .await
+    }
+
+    async fn advance(
+        &self,
+        partition: Partition,
+        from: Offset,
+        checkpoint: Checkpoint,
+    ) -> Result<Advanced, StoreError> {
+        self.writer()?
+            .run(move |db| {
+                let booked = read_checkpoint(db, partition)?.offset;
+                if booked < from {
+                    return Ok(Advanced::Hole(booked));
+                }
+                if booked < checkpoint.offset {
+                    write_checkpoint(db, partition, checkpoint)?;
+                }
+                Ok(Advanced::Done)
+            })
+            .await
+    }
+
+    async fn range(
+        &self,
+        partition: Partition,
+        from: Offset,
+        to: Offset,
+        most: usize,
+    ) -> Result<Vec<LoggedVote>, StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let sql = format!(
+            r#"SELECT {COLUMNS} FROM votes WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
+                ORDER BY "offset" LIMIT ?4"#
+        );
+        self.readers
+            .read(move |db| {
+                let mut query = db.prepare_cached(&sql)?;
+                query.query_map(params![partition.0, from.0, to.0, most], read_vote)?.collect()
+            })
+            .await
+    }
+
+    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
+        let sql = format!(
+            r#"SELECT {COLUMNS} FROM votes
+                WHERE contest = ?1 AND accepted_at >= ?2 AND accepted_at < ?3 AND (?4 IS NULL OR name = ?4)
+                ORDER BY accepted_at DESC, partition, "offset" DESC LIMIT ?5"#
+        );
+        self.readers
+            .read(move |db| {
+                let from = query.from.map_or(i64::MIN, |from| from.0);
+                let to = query.to.map_or(i64::MAX, |to| to.0);
+                let most = i64::try_from(query.most).unwrap_or(i64::MAX);
+                let mut statement = db.prepare_cached(&sql)?;
+                statement.query_map(params![query.contest.as_str(), from, to, query.name, most], read_vote)?.collect()
+            })
+            .await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        match &self.writer {
+            Some(writer) => writer.run(touch).await,
+            None => self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await,
+        }
+    }
+}
+
+/// Writes a little, to know that the disk takes it.
+pub(super) fn touch(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?1)")?.execute([UnixMillis::now().0])?;
+    Ok(())
+}
+
+/// Ballots whose vote is not in the book.
+pub(super) fn count_orphans(db: &Connection) -> rusqlite::Result<u64> {
+    let sql = r#"SELECT count(*) FROM ballots LEFT JOIN votes USING (partition, "offset")
+        WHERE votes.key IS NULL OR votes.key <> ballots.key"#;
+    db.query_row(sql, [], |row| row.get(0))
+}
+
+fn insert_all(db: &Connection, votes: &[LoggedVote]) -> rusqlite::Result<Vec<usize>> {
+    let mut ballot = db.prepare_cached("INSERT OR IGNORE INTO ballots VALUES (?1, ?2, ?3)")?;
+    let mut append = db.prepare_cached(
+        r#"INSERT INTO votes (partition, "offset", key, vote_id, contest, name, album, year, rank, voter, accepted_at, door)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"#,
+    )?;
+    let mut known = Vec::new();
+    for (index, LoggedVote { place, vote }) in votes.iter().enumerate() {
+        let (partition, offset, key) = (place.partition.0, place.offset.0, vote.key.as_str());
+        if ballot.execute(params![key, partition, offset])? == 0 {
+            known.push(index);
+            continue;
+        }
+        append.execute(params![
+            partition,
+            offset,
+            key,
+            vote.vote_id.0.as_bytes(),
+            vote.contest.as_str(),
+            vote.name,
+            vote.album,
+            vote.year,
+            vote.rank,
+            vote.voter.as_ref().map(|voter| voter.0.as_slice()),
+            vote.accepted_at.0,
+            vote.door.as_str(),
+        ])?;
+    }
+    Ok(known)
+}
+
+fn read_checkpoint(db: &Connection, partition: Partition) -> rusqlite::Result<Checkpoint> {
+    let sql = r#"SELECT "offset", last_offset, last_vote_id FROM checkpoints WHERE partition = ?1"#;
+    let checkpoint = db
+        .prepare_cached(sql)?
+        .query_row([partition.0], |row| {
+            let last: Option<u64> = row.get(1)?;
+            let last = last.map(|last| Ok::<_, rusqlite::Error>((Offset(last), read_vote_id(row, 2)?))).transpose()?;
+            Ok(Checkpoint { offset: Offset(row.get(0)?), last })
+        })
+        .optional()?;
+    Ok(checkpoint.unwrap_or_default())
+}
+
+fn write_checkpoint(db: &Connection, partition: Partition, checkpoint: Checkpoint) -> rusqlite::Result<()> {
+    let sql = r#"INSERT INTO checkpoints VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET "offset" = excluded."offset",
+        last_offset = ifnull(excluded.last_offset, last_offset),
+        last_vote_id = ifnull(excluded.last_vote_id, last_vote_id)"#;
+    let (last_offset, last_vote_id) = checkpoint.last.unzip();
+    let last_offset = last_offset.map(|offset| offset.0);
+    let last_vote_id = last_vote_id.map(|id| *id.0.as_bytes());
+    db.prepare_cached(sql)?.execute(params![partition.0, checkpoint.offset.0, last_offset, last_vote_id])?;
+    Ok(())
+}
+
+const COLUMNS: &str =
+    r#"partition, "offset", key, vote_id, contest, name, album, year, rank, voter, accepted_at, door"#;
+
+/// Reads a row of [`COLUMNS`].
+fn read_vote(row: &Row<'_>) -> rusqlite::Result<LoggedVote> {
+    let text =
+        |index: usize, problem: String| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, problem.into());
+    let vote = Vote {
+        vote_id: read_vote_id(row, 3)?,
+        key: BallotKey::stored(row.get_ref(2)?.as_str()?),
+        contest: row.get_ref(4)?.as_str()?.parse().map_err(|problem| text(4, problem))?,
+        name: row.get(5)?,
+        album: row.get(6)?,
+        year: row.get(7)?,
+        rank: row.get(8)?,
+        voter: row.get::<_, Option<[u8; 32]>>(9)?.map(VoterHash),
+        accepted_at: UnixMillis(row.get(10)?),
+        door: row.get_ref(11)?.as_str()?.parse().map_err(|problem| text(11, problem))?,
+        traceparent: None,
+    };
+    Ok(LoggedVote { place: Place { partition: Partition(row.get(0)?), offset: Offset(row.get(1)?) }, vote })
+}
+
+fn read_vote_id(row: &Row<'_>, index: usize) -> rusqlite::Result<VoteId> {
+    row.get::<_, [u8; 16]>(index).map(|bytes| VoteId(Uuid::from_bytes(bytes)))
+}

@@ -1,0 +1,360 @@
+//! The vote log: `log.db`.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use futures_channel::oneshot;
+use rusqlite::{Connection, params};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant, sleep, sleep_until},
+};
+use votes::{
+    Assignment, Batch, Bounds, DeadLetter, Offset, Partition, PendingReceipt, Place, PublishError, Receipt,
+    ReceiptSender, Record, StoreError, UnixMillis, Vote, VoteFeed, VoteQueue, receipt_channel,
+};
+
+use super::{
+    database::{Database, Readers, Schema},
+    writer::{NotQueued, Sink, Writer},
+};
+use crate::{OpenError, record};
+
+pub(super) const SCHEMA: Schema = Schema { file: "log.db", application_id: 0x4F56_4C47, sql: include_str!("log.sql") };
+
+/// How long a batch waits for more records after its first. A lone vote is counted after this and three commits.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// How often a reader in another process looks whether the log has grown.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The log of one folder.
+pub(crate) struct Log {
+    readers: Arc<Readers>,
+    ends: Arc<Ends>,
+    writer: Option<Writer<Job>>,
+}
+
+/// The end of each partition, and word of its moving.
+struct Ends {
+    offsets: Vec<AtomicU64>,
+    moved: watch::Sender<()>,
+}
+
+impl Log {
+    pub(super) fn writable(database: &Database, queue_votes: usize) -> Result<Self, OpenError> {
+        let mut log = Self::read_only(database.readers())?;
+        let sink = LogSink { next: log.ends.load(), written: Vec::new(), ends: Arc::clone(&log.ends) };
+        log.writer = Some(Writer::start("log", database.writer()?, sink, queue_votes)?);
+        Ok(log)
+    }
+
+    pub(super) fn read_only(readers: Arc<Readers>) -> Result<Self, OpenError> {
+        let ends = readers.read_now(read_ends).map_err(|error| OpenError::new("log.db", error))?;
+        let offsets = ends.into_iter().map(AtomicU64::new).collect();
+        Ok(Self { readers, ends: Arc::new(Ends { offsets, moved: watch::Sender::new(()) }), writer: None })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.load().iter().all(|end| *end == 0)
+    }
+
+    fn count_partitions(&self) -> u16 {
+        u16::try_from(self.ends.offsets.len()).expect("the number of partitions was read as a u16")
+    }
+
+    fn writer(&self) -> Result<&Writer<Job>, StoreError> {
+        self.writer.as_ref().ok_or_else(|| StoreError::new("log.db", "opened for reading only"))
+    }
+
+    async fn write(&self, job: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Job) -> Result<(), StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        self.writer()?.queue(job(reply)).map_err(|problem| match problem {
+            NotQueued::Full => StoreError::new("log.db", "the queue is full"),
+            NotQueued::Stopped => StoreError::new("log.db", "the writing thread has ended"),
+        })?;
+        let outcome = outcome.await.unwrap_or_else(|_| Err("the writing thread has ended".to_owned()));
+        outcome.map_err(|problem| StoreError::new("log.db", problem))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        match &self.writer {
+            Some(_) => self.write(Job::Ping).await,
+            None => self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await,
+        }
+    }
+
+    /// Nothing is ever deleted, so a log begins at 0; a record that is missing is a loss.
+    async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
+        let end = match &self.writer {
+            Some(_) => self.ends.of(partition),
+            None => self.readers.read(move |db| read_end(db, partition)).await?,
+        };
+        Ok(Bounds { start: Offset(0), end: Offset(end) })
+    }
+
+    /// Waits until the partition reaches past `at`.
+    async fn reaches_past(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
+        if self.writer.is_none() {
+            while self.bounds(partition).await?.end <= at {
+                sleep(POLL).await;
+            }
+            return Ok(());
+        }
+        let mut moved = self.ends.moved.subscribe();
+        while self.ends.of(partition) <= at.0 {
+            moved.changed().await.map_err(|error| StoreError::new("log.db", error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Ends {
+    fn load(&self) -> Vec<u64> {
+        self.offsets.iter().map(|end| end.load(Ordering::Acquire)).collect()
+    }
+
+    fn of(&self, partition: Partition) -> u64 {
+        self.offsets.get(usize::from(partition.0)).map_or(0, |end| end.load(Ordering::Acquire))
+    }
+}
+
+fn read_ends(db: &Connection) -> rusqlite::Result<Vec<u64>> {
+    let partitions: u16 = db.query_row("SELECT value FROM meta WHERE key = 'partitions'", [], |row| row.get(0))?;
+    (0..partitions).map(|partition| read_end(db, Partition(partition))).collect()
+}
+
+/// One look-up in the key.
+fn read_end(db: &Connection, partition: Partition) -> rusqlite::Result<u64> {
+    let sql = r#"SELECT max("offset") FROM records WHERE partition = ?1"#;
+    let last: Option<u64> = db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0))?;
+    Ok(last.map_or(0, |last| last + 1))
+}
+
+/// What the writing thread does.
+enum Job {
+    Publish(Publish),
+    Bury {
+        dead: Vec<DeadLetter>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Writes a little and waits for the disk, to know that it works; and, being last in the queue, to flush it.
+    Ping(oneshot::Sender<Result<(), String>>),
+}
+
+struct Publish {
+    partition: Partition,
+    accepted_at: UnixMillis,
+    key: votes::BallotKey,
+    value: Vec<u8>,
+    traceparent: Option<votes::TraceParent>,
+    /// Given when it is written.
+    offset: Offset,
+    reply: ReceiptSender,
+}
+
+struct LogSink {
+    /// The next offset of each partition, after all that is committed.
+    next: Vec<u64>,
+    /// The same after what was written last.
+    written: Vec<u64>,
+    ends: Arc<Ends>,
+}
+
+impl Sink for LogSink {
+    type Job = Job;
+
+    fn write(&mut self, db: &Connection, jobs: &mut [Job]) -> rusqlite::Result<()> {
+        self.written.clone_from(&self.next);
+        let mut insert = db.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        for job in jobs {
+            match job {
+                Job::Publish(vote) => {
+                    let next = &mut self.written[usize::from(vote.partition.0)];
+                    vote.offset = Offset(*next);
+                    let traceparent = vote.traceparent.as_ref().map(votes::TraceParent::as_str);
+                    let (key, time) = (vote.key.as_str(), vote.accepted_at.0);
+                    insert.execute(params![vote.partition.0, *next, time, key, vote.value, traceparent])?;
+                    *next += 1;
+                }
+                Job::Bury { dead, .. } => {
+                    let mut bury = db.prepare_cached("INSERT OR IGNORE INTO dead VALUES (?1, ?2, ?3)")?;
+                    for letter in dead {
+                        bury.execute(params![letter.place.partition.0, letter.place.offset.0, letter.reason])?;
+                    }
+                }
+                Job::Ping(_) => {
+                    let mut touch = db.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?1)")?;
+                    touch.execute([UnixMillis::now().0])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        std::mem::swap(&mut self.next, &mut self.written);
+        for (end, next) in self.ends.offsets.iter().zip(&self.next) {
+            end.store(*next, Ordering::Release);
+        }
+        self.ends.moved.send_replace(());
+    }
+
+    fn settle(job: Job, outcome: Result<(), String>) {
+        // Whoever no longer listens has lost interest, not the vote.
+        match job {
+            Job::Publish(vote) => {
+                let place = Place { partition: vote.partition, offset: vote.offset };
+                let receipt = outcome.map(|()| Receipt { place, accepted_at: vote.accepted_at }).map_err(|problem| {
+                    PublishError::Unavailable(format!("the vote log could not be written: {problem}"))
+                });
+                let _ = vote.reply.send(receipt);
+            }
+            Job::Bury { reply, .. } | Job::Ping(reply) => {
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl VoteQueue for Log {
+    fn partitions(&self) -> u16 {
+        self.count_partitions()
+    }
+
+    fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
+        let writer = self.writer().map_err(|error| PublishError::Unavailable(error.to_string()))?;
+        let (reply, receipt) = receipt_channel();
+        let value = record::encode(&vote);
+        let Vote { accepted_at, key, traceparent, .. } = vote;
+        let job = Publish { partition, accepted_at, key, value, traceparent, offset: Offset(0), reply };
+        match writer.queue(Job::Publish(job)) {
+            Ok(()) => Ok(receipt),
+            Err(NotQueued::Full) => Err(PublishError::Full),
+            Err(NotQueued::Stopped) => Err(PublishError::Unavailable("the vote log's writing thread has ended".into())),
+        }
+    }
+
+    async fn flush(&self) {
+        if let Err(error) = self.check().await {
+            tracing::error!(%error, "flushing the vote log failed");
+        }
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Log::check(self).await
+    }
+}
+
+/// A reader of the log, with a position in each partition. It has all partitions from the start.
+pub(super) struct Feed {
+    log: Arc<Log>,
+    positions: Mutex<Vec<Offset>>,
+    is_assigned: Mutex<bool>,
+}
+
+impl Feed {
+    pub(super) fn new(log: Arc<Log>) -> Self {
+        let positions = vec![Offset(0); log.ends.offsets.len()];
+        Self { log, positions: Mutex::new(positions), is_assigned: Mutex::new(false) }
+    }
+
+    fn position(&self, partition: Partition) -> Offset {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(partition.0)]
+    }
+
+    fn set_position(&self, partition: Partition, at: Offset) {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(partition.0)] = at;
+    }
+}
+
+#[async_trait]
+impl VoteFeed for Feed {
+    fn partitions(&self) -> u16 {
+        self.log.count_partitions()
+    }
+
+    async fn assignment(&self) -> Result<Assignment, StoreError> {
+        let was_assigned = {
+            let mut is_assigned = self.is_assigned.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *is_assigned, true)
+        };
+        if was_assigned {
+            std::future::pending::<()>().await;
+        }
+        Ok(Assignment::Assigned((0..self.partitions()).map(Partition).collect()))
+    }
+
+    async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
+        self.log.bounds(partition).await
+    }
+
+    async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
+        self.set_position(partition, at);
+        Ok(())
+    }
+
+    async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError> {
+        let from = self.position(partition);
+        self.log.reaches_past(partition, from).await?;
+        let full = Offset(from.0 + most as u64 - 1);
+        let deadline = Instant::now() + LINGER;
+        if self.log.writer.is_some() {
+            tokio::select! {
+                outcome = self.log.reaches_past(partition, full) => outcome?,
+                () = sleep_until(deadline) => {}
+            }
+        }
+        let records = self.log.readers.read(move |db| read_records(db, partition, from, most)).await?;
+        let to = records.last().map_or(from, |record| record.offset.next());
+        self.set_position(partition, to);
+        Ok(Batch { partition, from, to, records })
+    }
+
+    async fn commit(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
+        let dead = dead.to_vec();
+        self.log.write(|reply| Job::Bury { dead, reply }).await
+    }
+
+    async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError> {
+        let sql = r#"SELECT "offset", reason FROM dead WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
+            ORDER BY "offset""#;
+        self.log
+            .readers
+            .read(move |db| {
+                let mut query = db.prepare_cached(sql)?;
+                let letters = query.query_map(params![partition.0, from.0, to.0], |row| {
+                    let place = Place { partition, offset: Offset(row.get(0)?) };
+                    Ok(DeadLetter { place, reason: row.get(1)? })
+                })?;
+                letters.collect()
+            })
+            .await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.log.check().await
+    }
+}
+
+fn read_records(db: &Connection, partition: Partition, from: Offset, most: usize) -> rusqlite::Result<Vec<Record>> {
+    let sql = r#"SELECT "offset", accepted_at, key, value, traceparent FROM records
+        WHERE partition = ?1 AND "offset" >= ?2 ORDER BY "offset" LIMIT ?3"#;
+    let mut query = db.prepare_cached(sql)?;
+    let records = query.query_map(params![partition.0, from.0, most], |row| {
+        let accepted_at = UnixMillis(row.get(1)?);
+        let (key, value) = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let traceparent = row.get_ref(4)?.as_str_or_null()?;
+        let vote = record::decode(key, accepted_at, value, traceparent);
+        Ok(Record { offset: Offset(row.get(0)?), accepted_at, vote })
+    })?;
+    records.collect()
+}

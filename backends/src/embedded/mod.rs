@@ -1,0 +1,99 @@
+//! The stores of one machine with nothing to install: two `SQLite` files in one folder.
+//!
+//! | file | holds | written by |
+//! |---|---|---|
+//! | `log.db` | the vote log: records by partition and offset, and dead letters | [`log`] |
+//! | `count.db` | the book and the tallies with their positions | [`book`], [`tallies`] |
+//! | `secret` | what voters are hashed with | [`folder`] |
+//! | `lock` | locked by the one process that may write | [`folder`] |
+//!
+//! Both files are in WAL mode with `synchronous=FULL`, and each has one writing thread ([`writer`]) that commits whatever
+//! is queued together: an answer follows the fsync of its transaction. They are apart because acknowledging must not wait for
+//! counting. Readers, in this process or another, use short read-only transactions ([`database`]).
+
+mod book;
+mod database;
+mod folder;
+mod log;
+mod tallies;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use votes::{Book, Tallies, VoteFeed, VoteQueue, VoterSecret};
+
+use self::{
+    database::{Database, Readers},
+    folder::Folder,
+    log::Log,
+};
+use crate::OpenError;
+
+pub(crate) use folder::is_in_use;
+
+/// The stores of one folder.
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    pub(crate) log: Arc<Log>,
+    pub(crate) book: Arc<dyn Book>,
+    pub(crate) tallies: Arc<dyn Tallies>,
+    pub(crate) secret: VoterSecret,
+}
+
+impl Embedded {
+    /// Opens the folder for writing, making what is not there yet. No other process may have it open for writing.
+    pub(crate) fn open(path: &Path, queue_votes: usize) -> Result<Self, OpenError> {
+        let folder = Folder::lock(path)?;
+        let log_db = Database::open(&folder, &log::SCHEMA)?;
+        let count_db = Database::open(&folder, &COUNT_SCHEMA)?;
+        let log = Log::writable(&log_db, queue_votes)?;
+        let secret = folder.secret(log.is_empty())?;
+        let count = writer::Tasks::new("count", count_db.writer()?)?;
+        let (book, tallies) = (
+            book::EmbeddedBook::new(count_db.readers(), Some(count.clone())),
+            tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?,
+        );
+        Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret })
+    }
+
+    /// Opens the folder for reading, beside the process that writes it or while there is none.
+    pub(crate) fn open_for_reading(path: &Path) -> Result<Self, OpenError> {
+        let folder = Folder::read(path)?;
+        let readers = |schema| Database::open_for_reading(&folder, schema).map(|database| database.readers());
+        let log = Log::read_only(readers(&log::SCHEMA)?)?;
+        let count: Arc<Readers> = readers(&COUNT_SCHEMA)?;
+        let secret = folder.secret(false)?;
+        let (book, tallies) =
+            (book::EmbeddedBook::new(Arc::clone(&count), None), tallies::EmbeddedTallies::new(count, None)?);
+        Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret })
+    }
+
+    /// Looks for damage that reading the stores would not show: torn pages, and ballots without a vote.
+    pub(crate) fn damage(path: &Path) -> Result<Vec<String>, OpenError> {
+        let folder = Folder::read(path)?;
+        let mut damage = Vec::new();
+        for schema in [&log::SCHEMA, &COUNT_SCHEMA] {
+            let problems = Database::open_for_reading(&folder, schema)?.problems();
+            damage.extend(problems.into_iter().map(|problem| format!("{}: {problem}", schema.file)));
+        }
+        let count = Database::open_for_reading(&folder, &COUNT_SCHEMA)?.readers();
+        match count.read_now(book::count_orphans) {
+            Ok(0) => {}
+            Ok(orphans) => damage.push(format!("count.db: {orphans} ballots have no vote")),
+            Err(error) => damage.push(error.to_string()),
+        }
+        Ok(damage)
+    }
+
+    pub(crate) fn queue(&self) -> Arc<dyn VoteQueue> {
+        Arc::clone(&self.log) as Arc<dyn VoteQueue>
+    }
+
+    pub(crate) fn feed(&self) -> Arc<dyn VoteFeed> {
+        Arc::new(log::Feed::new(Arc::clone(&self.log)))
+    }
+}
+
+/// `count.db`: the book and the tallies in one file, so that a restored copy is of one moment.
+const COUNT_SCHEMA: database::Schema =
+    database::Schema { file: "count.db", application_id: 0x4F56_434E, sql: include_str!("count.sql") };

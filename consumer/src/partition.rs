@@ -1,0 +1,159 @@
+//! Counting one partition: reconcile, then batch after batch, with one in flight.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Counter as Count, Histogram, counter, histogram};
+use service::CancellationToken;
+use tokio::time::{Instant, sleep};
+use votes::{Batch, Counted, Counter, DeadLetter, LogFacts, Partition, Place, Progress, Stop, StoreError, VoteFeed};
+
+use crate::state::States;
+
+/// The most records of a batch.
+const MAX_BATCH: usize = 1_000;
+
+/// How long to wait before the stores are asked again: doubled after each failure.
+const BACK_OFF: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
+
+/// How often a stopped partition looks whether the operator has mended it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Counts until `stop`. The batch in flight is finished.
+pub(crate) async fn run(
+    partition: Partition,
+    feed: Arc<dyn VoteFeed>,
+    counter: Counter,
+    states: States,
+    stop: CancellationToken,
+) {
+    let task = Task { partition, feed, counter, meters: Meters::new() };
+    let mut back_off = *BACK_OFF.start();
+    while !stop.is_cancelled() {
+        let pause = match task.count_until(&states, &stop).await {
+            Ok(None) => continue,
+            Ok(Some(halt)) => {
+                tracing::error!(%partition, reason = %halt, "partition stopped");
+                states.trouble(partition, halt.to_string());
+                LOOK_AGAIN
+            }
+            Err(error) => {
+                tracing::warn!(%partition, %error, retry_in = ?back_off, "counting paused");
+                states.trouble(partition, error.to_string());
+                let pause = back_off;
+                back_off = (back_off * 2).min(*BACK_OFF.end());
+                pause
+            }
+        };
+        if pause == LOOK_AGAIN {
+            back_off = *BACK_OFF.start();
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+struct Task {
+    partition: Partition,
+    feed: Arc<dyn VoteFeed>,
+    counter: Counter,
+    meters: Meters,
+}
+
+impl Task {
+    /// Reconciles and counts until a store disagrees or `stop`; what it returns is why the partition must stop.
+    async fn count_until(&self, states: &States, stop: &CancellationToken) -> Result<Option<Stop>, StoreError> {
+        let mut progress = match self.reconcile().await? {
+            Ok(progress) => progress,
+            Err(halt) => return Ok(Some(halt)),
+        };
+        self.feed.seek(self.partition, progress.booked).await?;
+        states.forget(self.partition);
+        loop {
+            let batch = tokio::select! {
+                batch = self.feed.next_batch(self.partition, MAX_BATCH) => batch?,
+                () = stop.cancelled() => return Ok(None),
+            };
+            let begun = Instant::now();
+            let (to, size) = (batch.to, batch.records.len());
+            self.bury(&batch).await?;
+            match self.counter.count(progress, batch).await? {
+                Counted::Done { progress: counted, votes, duplicates } => {
+                    self.meters.batch(size, begun.elapsed(), votes, duplicates);
+                    progress = counted;
+                }
+                Counted::Disagreed => {
+                    self.meters.disagreed.increment(1);
+                    tracing::info!(partition = %self.partition, "stores moved, reconciling");
+                    return Ok(None);
+                }
+            }
+            self.feed.commit(self.partition, to).await?;
+        }
+    }
+
+    async fn reconcile(&self) -> Result<Result<Progress, Stop>, StoreError> {
+        let checkpoint = self.counter.checkpoint(self.partition).await?;
+        let bounds = self.feed.bounds(self.partition).await?;
+        let last = match checkpoint.last {
+            Some((offset, _)) if bounds.start <= offset && offset < bounds.end => {
+                self.feed.seek(self.partition, offset).await?;
+                let batch = self.feed.next_batch(self.partition, 1).await?;
+                let record = batch.records.into_iter().find(|record| record.offset == offset);
+                record.and_then(|record| record.vote.ok()).map(|vote| vote.vote_id)
+            }
+            _ => None,
+        };
+        self.counter.reconcile(self.partition, LogFacts { bounds, last }).await
+    }
+
+    /// Dead letters are safe before counting passes them.
+    async fn bury(&self, batch: &Batch) -> Result<(), StoreError> {
+        let dead: Vec<DeadLetter> = batch
+            .records
+            .iter()
+            .filter_map(|record| {
+                let place = Place { partition: batch.partition, offset: record.offset };
+                record.vote.as_ref().err().map(|reason| DeadLetter { place, reason: reason.clone() })
+            })
+            .collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        for letter in &dead {
+            tracing::warn!(place = %letter.place, reason = letter.reason, "poison message put aside");
+        }
+        self.meters.dead.increment(dead.len() as u64);
+        self.feed.bury(&dead).await
+    }
+}
+
+struct Meters {
+    counted: Count,
+    duplicates: Count,
+    dead: Count,
+    disagreed: Count,
+    size: Histogram,
+    seconds: Histogram,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            counted: counter!("ovation_counted_votes_total"),
+            duplicates: counter!("ovation_duplicate_votes_total"),
+            dead: counter!("ovation_dead_letters_total"),
+            disagreed: counter!("ovation_reconciliations_total"),
+            size: histogram!("ovation_batch_records"),
+            seconds: histogram!("ovation_batch_seconds"),
+        }
+    }
+
+    fn batch(&self, size: usize, took: Duration, votes: u64, duplicates: u64) {
+        self.counted.increment(votes);
+        self.duplicates.increment(duplicates);
+        self.size.record(size as f64);
+        self.seconds.record(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,103 @@
+//! `GET /openapi.json`: what the HTTP side serves, generated from the routes (`OpenAPI` 3.1).
+
+#![expect(dead_code, reason = "the types here are the shapes of JSON that the domain's own types serialise to")]
+
+use std::collections::BTreeMap;
+
+use rocket::{get, serde::json::Json};
+use utoipa::{OpenApi, ToSchema};
+
+use crate::{albums, book, rates, stream, tally};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Ovation results", description = "How contests stand, live, and every vote that was counted."),
+    paths(tally::contests, tally::tally, stream::tally_stream, albums::albums, rates::rates, book::find_votes)
+)]
+struct Document;
+
+#[get("/openapi.json")]
+pub(crate) fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// A contest as it stands.
+#[derive(ToSchema)]
+pub(crate) struct Tally {
+    /// The contest.
+    #[schema(example = "bands")]
+    contest: String,
+    /// Votes counted for it.
+    total: u64,
+    /// Raised by each change of the tallies, of any contest.
+    version: u64,
+    /// The leading bands, at most 100, most votes first.
+    bands: Vec<BandVotes>,
+    /// The bands past those.
+    others: Others,
+    /// Votes by door: `rest`, `grpc`, `import`.
+    doors: BTreeMap<String, u64>,
+    /// Records of the log that have been counted, or recognised as repeats, over all contests.
+    processed: u64,
+    /// Records on the log, over all contests. Those past `processed` wait to be counted.
+    accepted: u64,
+}
+
+/// One band's votes.
+#[derive(ToSchema)]
+pub(crate) struct BandVotes {
+    /// The band.
+    #[schema(example = "Pink Floyd")]
+    name: String,
+    /// Its votes.
+    votes: u64,
+    /// Of the contest's total, 0 to 1.
+    share: f64,
+}
+
+/// The bands that are not shown one by one.
+#[derive(ToSchema)]
+pub(crate) struct Others {
+    /// How many bands.
+    bands: u64,
+    /// Their votes together.
+    votes: u64,
+}
+
+/// One album's votes.
+#[derive(ToSchema)]
+pub(crate) struct AlbumVotes {
+    /// The band.
+    #[schema(example = "Pink Floyd")]
+    name: String,
+    /// The album.
+    #[schema(example = "The Wall")]
+    album: String,
+    /// Its votes.
+    votes: u64,
+}
+
+/// The votes of one window of time.
+#[derive(ToSchema)]
+pub(crate) struct RateWindow {
+    /// Its start: Unix time in milliseconds, UTC.
+    #[schema(example = 1_763_750_000_000_i64)]
+    start: i64,
+    /// The votes accepted in it.
+    votes: u64,
+}
+
+/// An error (RFC 9457).
+#[derive(ToSchema)]
+pub(crate) struct Problem {
+    /// `urn:ovation:` and the rule's name, or `about:blank`.
+    r#type: String,
+    /// A short sentence that is the same for every problem of this type.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong in this request, and the way out.
+    detail: String,
+    /// The parameter at fault, if one is.
+    field: Option<String>,
+}

@@ -1,0 +1,163 @@
+//! What the results read, and the one place that asks for it: within bounded time, with one line in the log when a store
+//! stops answering and one when it answers again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::try_join_all;
+use rocket::http::Status;
+use service::http::Problem;
+use tokio::time::timeout;
+use votes::{
+    AlbumVotes, Book, ContestId, Contests, LoggedVote, Partition, RateWindow, Reason, Refusal, StoreError, TOP_BANDS,
+    Tallies, UnixMillis, VoteFeed, VoteQuery, Window,
+};
+
+use crate::{shared::Shared, tally::Standing};
+
+/// How long a store may take to answer a question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the log may take to say where it ends. It is the lesser half of a standing, so the tally does not wait long.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+const TALLIES: &str = "tallies";
+const BOOK: &str = "book";
+const LOG: &str = "vote log";
+
+/// Where the results come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The contests with their rules.
+    pub contests: Arc<Contests>,
+    /// The tallies: what the live page, the streams and the rates show.
+    pub tallies: Arc<dyn Tallies>,
+    /// The vote book: what the query API searches.
+    pub book: Arc<dyn Book>,
+    /// The vote log, asked only for where it ends: how many votes have been accepted.
+    pub feed: Arc<dyn VoteFeed>,
+}
+
+/// The sources, asked with care.
+pub(crate) struct Stores {
+    sources: Sources,
+    standings: BTreeMap<ContestId, Shared<Arc<Standing>>>,
+    ends: Shared<u64>,
+    known_end: Mutex<Option<u64>>,
+    silent: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Stores {
+    pub(crate) fn new(sources: Sources) -> Self {
+        Self {
+            standings: sources.contests.ids().map(|contest| (contest.clone(), Shared::default())).collect(),
+            sources,
+            ends: Shared::default(),
+            known_end: Mutex::default(),
+            silent: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn contests(&self) -> impl Iterator<Item = &ContestId> {
+        self.sources.contests.ids()
+    }
+
+    /// The contest that a parameter names, or the default one.
+    pub(crate) fn contest(&self, name: Option<&str>) -> Result<&ContestId, Refusal> {
+        self.sources.contests.find(name).map(|(contest, _)| contest)
+    }
+
+    /// The contest that a path names: a path to anything else leads nowhere, whether or not it could be a contest.
+    pub(crate) fn contest_at(&self, segment: &str) -> Result<&ContestId, Refusal> {
+        self.contest(Some(segment)).map_err(|refusal| Refusal {
+            reason: Reason::UnknownContest,
+            field: None,
+            ..refusal
+        })
+    }
+
+    /// A contest as it stands, read after this was called.
+    pub(crate) async fn standing(&self, contest: &ContestId) -> Result<Arc<Standing>, StoreError> {
+        let read = async {
+            let tally = self.sources.tallies.tally(contest, TOP_BANDS);
+            let tally = self.ask(TALLIES, ANSWER_TIMEOUT, tally).await?;
+            // In this order: what is counted was accepted before.
+            let accepted = self.accepted(tally.processed).await?;
+            Ok(Arc::new(Standing { tally, accepted }))
+        };
+        match self.standings.get(contest) {
+            Some(shared) => shared.read(read).await,
+            None => read.await,
+        }
+    }
+
+    /// Records on the log, which are at least those that have been processed.
+    ///
+    /// While the log does not answer it takes no votes either, so its last known end stands.
+    pub(crate) async fn accepted(&self, processed: u64) -> Result<u64, StoreError> {
+        let feed = &self.sources.feed;
+        let bounds = (0..feed.partitions()).map(|partition| feed.bounds(Partition(partition)));
+        let ends = async { Ok(try_join_all(bounds).await?.iter().map(|bounds| bounds.end.0).sum()) };
+        let ends = self.ends.read(self.ask(LOG, ENDS_TIMEOUT, ends)).await;
+        let mut known = self.known_end.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(ends) = ends {
+            *known = Some(ends);
+        }
+        known.map_or(ends, Ok).map(|ends| ends.max(processed))
+    }
+
+    /// Waits until the tallies' version is another than `seen`.
+    pub(crate) async fn changed(&self, seen: u64) -> Result<u64, StoreError> {
+        self.sources.tallies.changed(seen).await
+    }
+
+    pub(crate) async fn albums(&self, contest: &ContestId, top: usize) -> Result<Vec<AlbumVotes>, StoreError> {
+        self.ask(TALLIES, ANSWER_TIMEOUT, self.sources.tallies.albums(contest, top)).await
+    }
+
+    pub(crate) async fn rates(
+        &self,
+        contest: Option<&ContestId>,
+        window: Window,
+        from: UnixMillis,
+        to: UnixMillis,
+    ) -> Result<Vec<RateWindow>, StoreError> {
+        self.ask(TALLIES, ANSWER_TIMEOUT, self.sources.tallies.rates(contest, window, from, to)).await
+    }
+
+    pub(crate) async fn votes(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
+        self.ask(BOOK, ANSWER_TIMEOUT, self.sources.book.find(query)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        store: &'static str,
+        within: Duration,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let late = |_| Err(StoreError::new(store, format_args!("no answer within {within:?}")));
+        let answer = timeout(within, answer).await.unwrap_or_else(late);
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match &answer {
+            Err(error) if silent.insert(store) => {
+                tracing::warn!(store, error = %error.problem, "a store does not answer");
+            }
+            Ok(_) if silent.remove(store) => tracing::info!(store, "a store answers again"),
+            _ => {}
+        }
+        answer
+    }
+}
+
+/// 503: nothing is shown in place of what can't be read. The driver's words are for the log, not for the public.
+pub(crate) fn unavailable(error: &StoreError) -> Problem {
+    Problem::plain(Status::ServiceUnavailable, unavailable_detail(error))
+}
+
+pub(crate) fn unavailable_detail(error: &StoreError) -> String {
+    format!("the {} can't be read now; try again", error.store)
+}

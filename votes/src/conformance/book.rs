@@ -1,0 +1,118 @@
+//! What counting and the audit need of a vote book.
+
+use std::sync::Arc;
+
+use super::{NOON, key, logged, vote_id};
+use crate::{Advanced, Book, Checkpoint, ContestId, LoggedVote, Offset, Partition, Place, UnixMillis, VoteQuery};
+
+/// Tries every promise against the book that `$open` opens.
+#[macro_export]
+macro_rules! book_conformance {
+    ($open:path) => {
+        $crate::book_conformance!($open:
+            a_new_ballot_is_stored_at_its_place
+            a_known_ballot_keeps_its_place
+            every_known_ballot_of_a_batch_is_named
+            the_checkpoint_rises_and_never_falls
+            a_checkpoint_over_a_hole_is_refused
+            a_checkpoint_remembers_its_last_vote
+            a_range_is_half_open_and_in_order
+            people_find_votes_newest_first
+        );
+    };
+    ($open:path: $($promise:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $promise() {
+            let (book, _kept) = $open().await;
+            $crate::conformance::book::$promise(book).await;
+        }
+    )*};
+}
+
+type Store = Arc<dyn Book>;
+
+const P: Partition = Partition(4);
+
+fn votes(places: &[(u64, u64)]) -> Arc<[LoggedVote]> {
+    places.iter().map(|(n, offset)| logged(*n, P, *offset)).collect()
+}
+
+fn at(offset: u64) -> Option<Place> {
+    Some(Place { partition: P, offset: Offset(offset) })
+}
+
+pub async fn a_new_ballot_is_stored_at_its_place(book: Store) {
+    let stored = votes(&[(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+    assert_eq!(book.insert(Arc::clone(&stored)).await.unwrap(), Vec::<usize>::new());
+    assert_eq!(book.locate(vec![key(1), key(9), key(0)]).await.unwrap(), vec![at(1), None, at(0)]);
+    assert_eq!(book.range(P, Offset(0), Offset(6), 10).await.unwrap(), stored.to_vec());
+}
+
+pub async fn a_known_ballot_keeps_its_place(book: Store) {
+    book.insert(votes(&[(0, 5)])).await.unwrap();
+    assert_eq!(book.insert(votes(&[(0, 9)])).await.unwrap(), vec![0]);
+    assert_eq!(book.locate(vec![key(0)]).await.unwrap(), vec![at(5)]);
+    assert_eq!(book.range(P, Offset(0), Offset(100), 10).await.unwrap(), votes(&[(0, 5)]).to_vec());
+}
+
+pub async fn every_known_ballot_of_a_batch_is_named(book: Store) {
+    let batch = votes(&[(0, 0), (1, 1), (2, 2), (3, 3)]);
+    book.insert(votes(&[(1, 1), (3, 3)])).await.unwrap();
+    let mut known = book.insert(Arc::clone(&batch)).await.unwrap();
+    known.sort_unstable();
+    assert_eq!(known, vec![1, 3]);
+    let mut known = book.insert(batch).await.unwrap();
+    known.sort_unstable();
+    assert_eq!(known, vec![0, 1, 2, 3]);
+}
+
+pub async fn the_checkpoint_rises_and_never_falls(book: Store) {
+    assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint::default());
+    let raise = |from: u64, to: u64| book.advance(P, Offset(from), Checkpoint { offset: Offset(to), last: None });
+    assert_eq!(raise(0, 10).await.unwrap(), Advanced::Done);
+    assert_eq!(raise(0, 5).await.unwrap(), Advanced::Done);
+    assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(10));
+    assert_eq!(raise(8, 12).await.unwrap(), Advanced::Done);
+    assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(12));
+    assert_eq!(book.checkpoint(Partition(5)).await.unwrap(), Checkpoint::default());
+}
+
+pub async fn a_checkpoint_over_a_hole_is_refused(book: Store) {
+    let raise = |from: u64, to: u64| book.advance(P, Offset(from), Checkpoint { offset: Offset(to), last: None });
+    assert_eq!(raise(3, 10).await.unwrap(), Advanced::Hole(Offset(0)));
+    raise(0, 4).await.unwrap();
+    assert_eq!(raise(5, 10).await.unwrap(), Advanced::Hole(Offset(4)));
+    assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(4));
+}
+
+pub async fn a_checkpoint_remembers_its_last_vote(book: Store) {
+    let last = Some((Offset(7), vote_id(7)));
+    book.advance(P, Offset(0), Checkpoint { offset: Offset(8), last }).await.unwrap();
+    assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(8), last });
+    // A batch without votes does not make it forget.
+    book.advance(P, Offset(8), Checkpoint { offset: Offset(9), last: None }).await.unwrap();
+    assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(9), last });
+}
+
+pub async fn a_range_is_half_open_and_in_order(book: Store) {
+    book.insert(votes(&[(5, 5), (1, 1), (9, 9), (3, 3)])).await.unwrap();
+    book.insert(Arc::from([logged(20, Partition(5), 2)])).await.unwrap();
+    let offsets = |votes: Vec<LoggedVote>| votes.iter().map(|logged| logged.place.offset.0).collect::<Vec<_>>();
+    assert_eq!(offsets(book.range(P, Offset(1), Offset(9), 10).await.unwrap()), vec![1, 3, 5]);
+    assert_eq!(offsets(book.range(P, Offset(0), Offset(10), 2).await.unwrap()), vec![1, 3]);
+    assert_eq!(offsets(book.range(P, Offset(4), Offset(10), usize::MAX).await.unwrap()), vec![5, 9]);
+}
+
+pub async fn people_find_votes_newest_first(book: Store) {
+    book.insert((0..21).map(|n| logged(n, P, n)).collect()).await.unwrap();
+    let all = VoteQuery { contest: ContestId::default(), name: None, from: None, to: None, most: 100 };
+    let offsets = |votes: Vec<LoggedVote>| votes.iter().map(|logged| logged.place.offset.0).collect::<Vec<_>>();
+    assert_eq!(offsets(book.find(all.clone()).await.unwrap()), (0..21).rev().collect::<Vec<_>>());
+    let one_band = VoteQuery { name: Some("Band 3".to_owned()), ..all.clone() };
+    assert_eq!(offsets(book.find(one_band).await.unwrap()), vec![17, 10, 3]);
+    let (from, to) = (Some(UnixMillis(NOON.0 + 14)), Some(UnixMillis(NOON.0 + 35)));
+    let some_time = VoteQuery { from, to, most: 2, ..all.clone() };
+    assert_eq!(offsets(book.find(some_time).await.unwrap()), vec![4, 3]);
+    let other = VoteQuery { contest: "other".parse().unwrap(), ..all };
+    assert_eq!(offsets(book.find(other).await.unwrap()), Vec::<u64>::new());
+}

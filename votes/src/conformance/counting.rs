@@ -1,0 +1,181 @@
+//! What the counter makes of a book and tallies when consumers die, come back and race.
+
+use std::sync::Arc;
+
+use super::{batch, logged, vote_id};
+use crate::{
+    Book, Bounds, Checkpoint, ContestId, Counted, Counter, LogFacts, LoggedVote, Offset, Partition, Progress, Stop,
+    Tallies, VoteId,
+};
+
+/// Tries every promise against the stores that `$open` opens.
+#[macro_export]
+macro_rules! counting_conformance {
+    ($open:path) => {
+        $crate::counting_conformance!($open:
+            votes_are_counted
+            a_repeat_in_one_batch_counts_once
+            a_repeat_in_a_later_batch_counts_once
+            a_crash_after_inserting_counts_once
+            a_crash_after_the_checkpoint_counts_once
+            a_replayed_batch_changes_nothing
+            a_zombie_changes_nothing
+            a_checkpoint_that_fell_back_is_replayed_into_the_book_only
+            a_log_that_lost_uncounted_votes_stops_the_partition
+            a_log_that_is_too_short_stops_the_partition
+            another_log_stops_the_partition
+        );
+    };
+    ($open:path: $($promise:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $promise() {
+            let (book, tallies, _kept) = $open().await;
+            $crate::conformance::counting::$promise(book, tallies).await;
+        }
+    )*};
+}
+
+type TheBook = Arc<dyn Book>;
+type TheTallies = Arc<dyn Tallies>;
+
+const P: Partition = Partition(1);
+
+/// A log that has `[start, end)`, whose last counted vote is `last`.
+fn log(start: u64, end: u64, last: Option<VoteId>) -> LogFacts {
+    LogFacts { bounds: Bounds { start: Offset(start), end: Offset(end) }, last }
+}
+
+async fn reconcile(counter: &Counter, end: u64) -> Progress {
+    let last = counter.checkpoint(P).await.unwrap().last.map(|(_, id)| id);
+    counter.reconcile(P, log(0, end, last)).await.unwrap().unwrap()
+}
+
+/// Counts the votes as a batch at the counter's progress, and returns how many stand and how many repeat.
+async fn count(counter: &Counter, progress: &mut Progress, votes: &[u64]) -> (u64, u64) {
+    match counter.count(*progress, batch(P, progress.booked.0, votes)).await.unwrap() {
+        Counted::Done { progress: counted, votes, duplicates } => {
+            *progress = counted;
+            (votes, duplicates)
+        }
+        Counted::Disagreed => panic!("the stores are where they were"),
+    }
+}
+
+async fn total(tallies: &TheTallies) -> u64 {
+    tallies.tally(&ContestId::default(), 100).await.unwrap().total
+}
+
+fn parts(from: u64, votes: &[u64]) -> Arc<[LoggedVote]> {
+    (from..).zip(votes).map(|(offset, n)| logged(*n, P, offset)).collect()
+}
+
+pub async fn votes_are_counted(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(count(&counter, &mut progress, &[0, 1, 2]).await, (3, 0));
+    assert_eq!(count(&counter, &mut progress, &[3, 4]).await, (2, 0));
+    assert_eq!(progress, Progress { booked: Offset(5), tallied: Offset(5) });
+    assert_eq!(total(&tallies).await, 5);
+}
+
+pub async fn a_repeat_in_one_batch_counts_once(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(count(&counter, &mut progress, &[7, 8, 7, 7]).await, (2, 2));
+    assert_eq!(total(&tallies).await, 2);
+    let booked = book.range(P, Offset(0), Offset(4), 10).await.unwrap();
+    assert_eq!(booked.iter().map(|logged| logged.place.offset.0).collect::<Vec<_>>(), vec![0, 1]);
+}
+
+pub async fn a_repeat_in_a_later_batch_counts_once(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2]).await;
+    assert_eq!(count(&counter, &mut progress, &[1, 3, 1]).await, (1, 2));
+    assert_eq!(total(&tallies).await, 4);
+}
+
+pub async fn a_crash_after_inserting_counts_once(book: TheBook, tallies: TheTallies) {
+    // A consumer died after step 3: the votes are in the book, and "duplicate" would lose them.
+    book.insert(parts(0, &[0, 1, 2])).await.unwrap();
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress.booked, Offset(0));
+    assert_eq!(count(&counter, &mut progress, &[0, 1, 2, 0]).await, (3, 1));
+    assert_eq!(total(&tallies).await, 3);
+}
+
+pub async fn a_crash_after_the_checkpoint_counts_once(book: TheBook, tallies: TheTallies) {
+    book.insert(parts(0, &[0, 1, 2])).await.unwrap();
+    let checkpoint = Checkpoint { offset: Offset(3), last: Some((Offset(2), vote_id(2))) };
+    book.advance(P, Offset(0), checkpoint).await.unwrap();
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { booked: Offset(3), tallied: Offset(3) });
+    assert_eq!(total(&tallies).await, 3);
+    assert_eq!(count(&counter, &mut progress, &[3]).await, (1, 0));
+    assert_eq!(total(&tallies).await, 4);
+}
+
+pub async fn a_replayed_batch_changes_nothing(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let start = reconcile(&counter, 100).await;
+    count(&counter, &mut start.clone(), &[0, 1, 2]).await;
+    let before = tallies.snapshot().await.unwrap();
+    assert_eq!(counter.count(start, batch(P, 0, &[0, 1, 2])).await.unwrap(), Counted::Disagreed);
+    assert_eq!(tallies.snapshot().await.unwrap(), before);
+}
+
+pub async fn a_zombie_changes_nothing(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut zombie = reconcile(&counter, 100).await;
+    count(&counter, &mut zombie, &[0, 1]).await;
+    // While it sleeps another consumer goes on, with batches of other sizes.
+    let mut other = reconcile(&counter, 100).await;
+    count(&counter, &mut other, &[2]).await;
+    count(&counter, &mut other, &[3, 2, 4, 5]).await;
+    let before = tallies.snapshot().await.unwrap();
+    let awake = counter.count(zombie, batch(P, zombie.booked.0, &[2, 3, 2])).await.unwrap();
+    assert_eq!(awake, Counted::Disagreed);
+    assert_eq!(tallies.snapshot().await.unwrap(), before);
+    assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(7));
+    assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 6);
+}
+
+pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: TheBook, tallies: TheTallies) {
+    // The book was restored from a backup: the tallies are at 3, the book is empty.
+    let all = parts(0, &[0, 1, 2]);
+    tallies.add(P, Offset(0), Offset(3), crate::Counts::of(all.iter())).await.unwrap();
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { booked: Offset(0), tallied: Offset(3) });
+    assert_eq!(count(&counter, &mut progress, &[0, 1]).await, (2, 0));
+    assert_eq!(total(&tallies).await, 3);
+    // This batch is both: its first vote only in the book, the rest in both.
+    assert_eq!(count(&counter, &mut progress, &[2, 3, 4]).await, (3, 0));
+    assert_eq!(total(&tallies).await, 5);
+    assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 5);
+}
+
+pub async fn a_log_that_lost_uncounted_votes_stops_the_partition(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, tallies);
+    let stop = counter.reconcile(P, log(5, 9, None)).await.unwrap().unwrap_err();
+    assert_eq!(stop, Stop::Lost { partition: P, booked: Offset(0), start: Offset(5) });
+}
+
+pub async fn a_log_that_is_too_short_stops_the_partition(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, tallies);
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2]).await;
+    let stop = counter.reconcile(P, log(0, 2, None)).await.unwrap().unwrap_err();
+    assert_eq!(stop, Stop::BeyondEnd { partition: P, store: "book", position: Offset(3), end: Offset(2) });
+}
+
+pub async fn another_log_stops_the_partition(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2]).await;
+    let stop = counter.reconcile(P, log(0, 50, Some(vote_id(40)))).await.unwrap().unwrap_err();
+    assert_eq!(stop, Stop::OtherLog { partition: P, offset: Offset(2), expected: vote_id(2) });
+    assert_eq!(total(&tallies).await, 3);
+}
