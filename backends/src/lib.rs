@@ -4,4 +4,4 @@ mod embedded;
 mod open;
 mod record;
 
-pub use open::{OpenError, Settings, Stores};
+pub use open::{OpenError, Stores};

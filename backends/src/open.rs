@@ -1,25 +1,11 @@
 //! Opens a port from its URL.
 
-use std::{fmt::Display, path::PathBuf, sync::Arc};
+use std::{fmt::Display, sync::Arc};
 
-use votes::{Book, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use service::{Config, ConfigError, Health, health::Weight, program::Failure};
+use votes::{Book, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
 
 use crate::embedded::{self, Embedded};
-
-/// Which stores to open.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The folder of the embedded stores.
-    pub data: PathBuf,
-    /// The vote log's URL.
-    pub queue: String,
-    /// The tallies' URL.
-    pub tally: String,
-    /// The book's URL.
-    pub book: String,
-    /// How many votes may wait for the log.
-    pub queue_votes: usize,
-}
 
 /// A store that can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +13,11 @@ pub struct Settings {
 pub struct OpenError {
     what: String,
     problem: String,
-    is_usage: bool,
 }
 
 impl OpenError {
     pub(crate) fn new(what: impl Display, problem: impl Display) -> Self {
-        Self { what: what.to_string(), problem: problem.to_string(), is_usage: false }
-    }
-
-    /// Whether the configuration is at fault: a URL that names no store.
-    pub fn is_usage(&self) -> bool {
-        self.is_usage
+        Self { what: what.to_string(), problem: problem.to_string() }
     }
 }
 
@@ -49,27 +29,35 @@ impl Stores {
     /// Opens the stores for the process that works on them.
     ///
     /// # Errors
-    /// If a URL names no store, or a store can't be opened: the error says what to do.
-    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
-        check_urls(settings)?;
-        Embedded::open(&settings.data, settings.queue_votes).map(Self)
+    /// [`ConfigError`] if a URL names no store, [`OpenError`] if a store can't be opened: each says what to do.
+    pub fn open(config: &Config) -> Result<Self, Failure> {
+        check_urls(config)?;
+        Ok(Self(Embedded::open(&config.data, config.queue_votes)?))
     }
 
     /// Opens the stores for reading, beside the processes that work on them or while there are none.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_for_reading(settings: &Settings) -> Result<Self, OpenError> {
-        check_urls(settings)?;
-        Embedded::open_for_reading(&settings.data).map(Self)
+    pub fn open_for_reading(config: &Config) -> Result<Self, Failure> {
+        check_urls(config)?;
+        Ok(Self(Embedded::open_for_reading(&config.data)?))
     }
 
     /// Whether other processes work on the stores now.
     ///
     /// # Errors
     /// If the stores can't be asked.
-    pub fn are_in_use(settings: &Settings) -> Result<bool, OpenError> {
-        embedded::is_in_use(&settings.data).map_err(|error| OpenError::new(settings.data.display(), error))
+    pub fn are_in_use(config: &Config) -> Result<bool, OpenError> {
+        embedded::is_in_use(&config.data).map_err(|error| OpenError::new(config.data.display(), error))
+    }
+
+    /// Damage of the stores that reading them would not show, in words.
+    ///
+    /// # Errors
+    /// If they can't be opened.
+    pub fn damage(config: &Config) -> Result<Vec<String>, OpenError> {
+        Embedded::damage(&config.data)
     }
 
     /// The writing end of the vote log.
@@ -98,11 +86,31 @@ impl Stores {
     }
 }
 
-fn check_urls(settings: &Settings) -> Result<(), OpenError> {
-    for (key, url) in [("queue", &settings.queue), ("tally", &settings.tally), ("book", &settings.book)] {
+/// Shows a store's state at `/health`.
+macro_rules! watch {
+    ($name:ident, $port:ident, $shown:literal) => {
+        #[doc = concat!("Shows the state of the ", $shown, " at `/health`.")]
+        pub fn $name(&self, health: &Health, weight: Weight) {
+            let store = self.$port();
+            health.check($shown, weight, move || {
+                let store = Arc::clone(&store);
+                async move { store.check().await.map_err(|error: StoreError| error.to_string()) }
+            });
+        }
+    };
+}
+
+impl Stores {
+    watch!(watch_queue, queue, "vote log");
+    watch!(watch_book, book, "book");
+    watch!(watch_tallies, tallies, "tallies");
+}
+
+fn check_urls(config: &Config) -> Result<(), ConfigError> {
+    for (key, url) in [("queue", &config.queue), ("tally", &config.tally), ("book", &config.book)] {
         if url != "embedded:" {
             let problem = format!("{url:?} names no store that this program knows; it knows `embedded:`");
-            return Err(OpenError { what: key.to_owned(), problem, is_usage: true });
+            return Err(ConfigError::new(key, problem));
         }
     }
     Ok(())

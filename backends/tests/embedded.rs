@@ -1,25 +1,22 @@
 //! The embedded stores keep every promise of the ports.
 #![allow(clippy::unwrap_used)]
+#![expect(clippy::unused_async, reason = "the suites open any backend")]
 
 use std::sync::Arc;
 
-use backends::{Settings, Stores};
+use backends::Stores;
+use serde_json::json;
+use service::Config;
 use tempfile::TempDir;
 use votes::{Book, Tallies, VoteFeed, VoteQueue};
 
-fn settings(folder: &TempDir) -> Settings {
-    Settings {
-        data: folder.path().join("data"),
-        queue: "embedded:".into(),
-        tally: "embedded:".into(),
-        book: "embedded:".into(),
-        queue_votes: 1_000,
-    }
+fn config(folder: &TempDir) -> Config {
+    Config::load(None, json!({ "data": folder.path().join("data") }), 0).unwrap()
 }
 
 fn open() -> (Stores, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (Stores::open(&settings(&folder)).unwrap(), folder)
+    (Stores::open(&config(&folder)).unwrap(), folder)
 }
 
 mod log {

@@ -15,6 +15,7 @@ use rocket::{
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use votes::{Reason, Refusal, VoteId};
 
@@ -104,22 +105,26 @@ pub async fn serve(
 }
 
 /// An error document (RFC 9457, `application/problem+json`).
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// `urn:ovation:` and the rule's slug.
+    /// `urn:ovation:` and the rule's slug; `about:blank` where the status says it all.
     #[serde(rename = "type")]
+    #[schema(example = "urn:ovation:invalid-field")]
     pub kind: String,
     /// A short sentence that is the same for every problem of this type.
     pub title: String,
     /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// What is wrong in this request, and the way out.
     pub detail: String,
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub field: Option<Box<str>>,
     /// The vote's id: casting it again with this id is safe.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Uuid>)]
     pub vote_id: Option<VoteId>,
     #[serde(skip)]
     is_retryable: bool,

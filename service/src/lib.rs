@@ -4,6 +4,7 @@
 //! | idea | file |
 //! |---|---|
 //! | one typed configuration: flags over environment over file | [`config`] |
+//! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
@@ -11,6 +12,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod door;
 pub mod health;
 pub mod http;
 pub mod program;

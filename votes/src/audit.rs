@@ -184,6 +184,10 @@ impl Auditor<'_> {
                 self.differ(format!("{place}: the book has vote {id} here and its ballot again at {at}"));
                 true
             }
+            (Some(at), None) if at == *place => {
+                self.differ(format!("{place}: the book has the ballot of vote {id}, but not the vote"));
+                true
+            }
             (Some(at), None) => {
                 self.differ(format!("{place}: vote {id} is not in the book; a later copy at {at} stands instead"));
                 true

@@ -119,6 +119,13 @@ pub(super) fn touch(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Ballots whose vote is not in the book.
+pub(super) fn count_orphans(db: &Connection) -> rusqlite::Result<u64> {
+    let sql = r#"SELECT count(*) FROM ballots LEFT JOIN votes USING (partition, "offset")
+        WHERE votes.key IS NULL OR votes.key <> ballots.key"#;
+    db.query_row(sql, [], |row| row.get(0))
+}
+
 fn insert_all(db: &Connection, votes: &[LoggedVote]) -> rusqlite::Result<Vec<usize>> {
     let mut ballot = db.prepare_cached("INSERT OR IGNORE INTO ballots VALUES (?1, ?2, ?3)")?;
     let mut append = db.prepare_cached(

@@ -95,15 +95,19 @@ impl Database {
             return Err(torn(&format!("has {length} bytes of {expected}")));
         }
         if length <= CHECKED_WHOLE {
-            let verdict: String =
-                db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|problem| torn(&problem))?;
-            if verdict != "ok" {
-                return Err(torn(&verdict));
+            if let Some(problem) = find_damage(&db, 1).map_err(|problem| torn(&problem))?.first() {
+                return Err(torn(problem));
             }
         } else {
             tracing::info!(file = self.file, bytes = length, "too large to check at start, the audit checks it");
         }
         Ok(())
+    }
+
+    /// What a check of every page finds.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let found = connect_reader(&self.path).and_then(|db| find_damage(&db, 20));
+        found.unwrap_or_else(|error| vec![error.to_string()])
     }
 
     /// The one writing connection.
@@ -127,6 +131,12 @@ impl Database {
         let lock = self.lock.as_ref().and_then(|lock| lock.try_clone().ok());
         Arc::new(Readers { path: self.path.clone(), file: self.file, idle: Mutex::default(), _lock: lock })
     }
+}
+
+fn find_damage(db: &Connection, most: u32) -> rusqlite::Result<Vec<String>> {
+    let mut check = db.prepare(&format!("PRAGMA quick_check({most})"))?;
+    let verdicts = check.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(verdicts.into_iter().filter(|verdict| verdict != "ok").collect())
 }
 
 /// Makes a file under another name first, so that a file with our name is always whole.

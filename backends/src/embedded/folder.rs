@@ -5,6 +5,8 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use votes::VoterSecret;
@@ -28,7 +30,7 @@ impl Folder {
         fs::create_dir_all(path).map_err(error)?;
         let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = options().map_err(error)?;
-        match lock.try_lock() {
+        match lock_patiently(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -109,6 +111,17 @@ impl Folder {
         write().map_err(|problem| error(&problem))?;
         Ok(secret)
     }
+}
+
+/// Tries for a while: whoever asks [`is_in_use`] holds the lock for an instant.
+fn lock_patiently(lock: &File) -> Result<(), TryLockError> {
+    for _ in 0..10 {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
+            outcome => return outcome,
+        }
+    }
+    lock.try_lock()
 }
 
 /// Whether some process has the folder open for writing.

@@ -87,10 +87,13 @@ impl Log {
         }
     }
 
+    /// Nothing is ever deleted, so a log begins at 0; a record that is missing is a loss.
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
-        let (start, stored) = self.readers.read(move |db| read_bounds(db, partition)).await?;
-        let end = if self.writer.is_some() { self.ends.of(partition) } else { stored };
-        Ok(Bounds { start: Offset(start.min(end)), end: Offset(end) })
+        let end = match &self.writer {
+            Some(_) => self.ends.of(partition),
+            None => self.readers.read(move |db| read_end(db, partition)).await?,
+        };
+        Ok(Bounds { start: Offset(0), end: Offset(end) })
     }
 
     /// Waits until the partition reaches past `at`.
@@ -121,17 +124,14 @@ impl Ends {
 
 fn read_ends(db: &Connection) -> rusqlite::Result<Vec<u64>> {
     let partitions: u16 = db.query_row("SELECT value FROM meta WHERE key = 'partitions'", [], |row| row.get(0))?;
-    (0..partitions).map(|partition| read_bounds(db, Partition(partition)).map(|(_, end)| end)).collect()
+    (0..partitions).map(|partition| read_end(db, Partition(partition))).collect()
 }
 
-/// The start and the end. Of a partition that is empty both are 0.
-fn read_bounds(db: &Connection, partition: Partition) -> rusqlite::Result<(u64, u64)> {
-    // Two look-ups in the key; min and max in one query would scan.
-    let edge =
-        |sql| -> rusqlite::Result<Option<u64>> { db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0)) };
-    let first = edge(r#"SELECT min("offset") FROM records WHERE partition = ?1"#)?;
-    let last = edge(r#"SELECT max("offset") FROM records WHERE partition = ?1"#)?;
-    Ok((first.unwrap_or(0), last.map_or(0, |last| last + 1)))
+/// One look-up in the key.
+fn read_end(db: &Connection, partition: Partition) -> rusqlite::Result<u64> {
+    let sql = r#"SELECT max("offset") FROM records WHERE partition = ?1"#;
+    let last: Option<u64> = db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0))?;
+    Ok(last.map_or(0, |last| last + 1))
 }
 
 /// What the writing thread does.

@@ -68,6 +68,23 @@ impl Embedded {
         Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret })
     }
 
+    /// Looks for damage that reading the stores would not show: torn pages, and ballots without a vote.
+    pub(crate) fn damage(path: &Path) -> Result<Vec<String>, OpenError> {
+        let folder = Folder::read(path)?;
+        let mut damage = Vec::new();
+        for schema in [&log::SCHEMA, &COUNT_SCHEMA] {
+            let problems = Database::open_for_reading(&folder, schema)?.problems();
+            damage.extend(problems.into_iter().map(|problem| format!("{}: {problem}", schema.file)));
+        }
+        let count = Database::open_for_reading(&folder, &COUNT_SCHEMA)?.readers();
+        match count.read_now(book::count_orphans) {
+            Ok(0) => {}
+            Ok(orphans) => damage.push(format!("count.db: {orphans} ballots have no vote")),
+            Err(error) => damage.push(error.to_string()),
+        }
+        Ok(damage)
+    }
+
     pub(crate) fn queue(&self) -> Arc<dyn VoteQueue> {
         Arc::clone(&self.log) as Arc<dyn VoteQueue>
     }

@@ -41,7 +41,6 @@ fn at(offset: u64) -> Option<Place> {
     Some(Place { partition: P, offset: Offset(offset) })
 }
 
-#[allow(missing_docs)]
 pub async fn a_new_ballot_is_stored_at_its_place(book: Store) {
     let stored = votes(&[(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
     assert_eq!(book.insert(Arc::clone(&stored)).await.unwrap(), Vec::<usize>::new());
@@ -49,7 +48,6 @@ pub async fn a_new_ballot_is_stored_at_its_place(book: Store) {
     assert_eq!(book.range(P, Offset(0), Offset(6), 10).await.unwrap(), stored.to_vec());
 }
 
-#[allow(missing_docs)]
 pub async fn a_known_ballot_keeps_its_place(book: Store) {
     book.insert(votes(&[(0, 5)])).await.unwrap();
     assert_eq!(book.insert(votes(&[(0, 9)])).await.unwrap(), vec![0]);
@@ -57,7 +55,6 @@ pub async fn a_known_ballot_keeps_its_place(book: Store) {
     assert_eq!(book.range(P, Offset(0), Offset(100), 10).await.unwrap(), votes(&[(0, 5)]).to_vec());
 }
 
-#[allow(missing_docs)]
 pub async fn every_known_ballot_of_a_batch_is_named(book: Store) {
     let batch = votes(&[(0, 0), (1, 1), (2, 2), (3, 3)]);
     book.insert(votes(&[(1, 1), (3, 3)])).await.unwrap();
@@ -69,7 +66,6 @@ pub async fn every_known_ballot_of_a_batch_is_named(book: Store) {
     assert_eq!(known, vec![0, 1, 2, 3]);
 }
 
-#[allow(missing_docs)]
 pub async fn the_checkpoint_rises_and_never_falls(book: Store) {
     assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint::default());
     let raise = |from: u64, to: u64| book.advance(P, Offset(from), Checkpoint { offset: Offset(to), last: None });
@@ -81,7 +77,6 @@ pub async fn the_checkpoint_rises_and_never_falls(book: Store) {
     assert_eq!(book.checkpoint(Partition(5)).await.unwrap(), Checkpoint::default());
 }
 
-#[allow(missing_docs)]
 pub async fn a_checkpoint_over_a_hole_is_refused(book: Store) {
     let raise = |from: u64, to: u64| book.advance(P, Offset(from), Checkpoint { offset: Offset(to), last: None });
     assert_eq!(raise(3, 10).await.unwrap(), Advanced::Hole(Offset(0)));
@@ -90,7 +85,6 @@ pub async fn a_checkpoint_over_a_hole_is_refused(book: Store) {
     assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(4));
 }
 
-#[allow(missing_docs)]
 pub async fn a_checkpoint_remembers_its_last_vote(book: Store) {
     let last = Some((Offset(7), vote_id(7)));
     book.advance(P, Offset(0), Checkpoint { offset: Offset(8), last }).await.unwrap();
@@ -100,7 +94,6 @@ pub async fn a_checkpoint_remembers_its_last_vote(book: Store) {
     assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(9), last });
 }
 
-#[allow(missing_docs)]
 pub async fn a_range_is_half_open_and_in_order(book: Store) {
     book.insert(votes(&[(5, 5), (1, 1), (9, 9), (3, 3)])).await.unwrap();
     book.insert(Arc::from([logged(20, Partition(5), 2)])).await.unwrap();
@@ -110,7 +103,6 @@ pub async fn a_range_is_half_open_and_in_order(book: Store) {
     assert_eq!(offsets(book.range(P, Offset(4), Offset(10), usize::MAX).await.unwrap()), vec![5, 9]);
 }
 
-#[allow(missing_docs)]
 pub async fn people_find_votes_newest_first(book: Store) {
     book.insert((0..21).map(|n| logged(n, P, n)).collect()).await.unwrap();
     let all = VoteQuery { contest: ContestId::default(), name: None, from: None, to: None, most: 100 };

@@ -69,7 +69,6 @@ fn parts(from: u64, votes: &[u64]) -> Arc<[LoggedVote]> {
     (from..).zip(votes).map(|(offset, n)| logged(*n, P, offset)).collect()
 }
 
-#[allow(missing_docs)]
 pub async fn votes_are_counted(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
@@ -79,7 +78,6 @@ pub async fn votes_are_counted(book: TheBook, tallies: TheTallies) {
     assert_eq!(total(&tallies).await, 5);
 }
 
-#[allow(missing_docs)]
 pub async fn a_repeat_in_one_batch_counts_once(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
@@ -89,7 +87,6 @@ pub async fn a_repeat_in_one_batch_counts_once(book: TheBook, tallies: TheTallie
     assert_eq!(booked.iter().map(|logged| logged.place.offset.0).collect::<Vec<_>>(), vec![0, 1]);
 }
 
-#[allow(missing_docs)]
 pub async fn a_repeat_in_a_later_batch_counts_once(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
@@ -98,7 +95,6 @@ pub async fn a_repeat_in_a_later_batch_counts_once(book: TheBook, tallies: TheTa
     assert_eq!(total(&tallies).await, 4);
 }
 
-#[allow(missing_docs)]
 pub async fn a_crash_after_inserting_counts_once(book: TheBook, tallies: TheTallies) {
     // A consumer died after step 3: the votes are in the book, and "duplicate" would lose them.
     book.insert(parts(0, &[0, 1, 2])).await.unwrap();
@@ -109,7 +105,6 @@ pub async fn a_crash_after_inserting_counts_once(book: TheBook, tallies: TheTall
     assert_eq!(total(&tallies).await, 3);
 }
 
-#[allow(missing_docs)]
 pub async fn a_crash_after_the_checkpoint_counts_once(book: TheBook, tallies: TheTallies) {
     book.insert(parts(0, &[0, 1, 2])).await.unwrap();
     let checkpoint = Checkpoint { offset: Offset(3), last: Some((Offset(2), vote_id(2))) };
@@ -122,7 +117,6 @@ pub async fn a_crash_after_the_checkpoint_counts_once(book: TheBook, tallies: Th
     assert_eq!(total(&tallies).await, 4);
 }
 
-#[allow(missing_docs)]
 pub async fn a_replayed_batch_changes_nothing(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, Arc::clone(&tallies));
     let start = reconcile(&counter, 100).await;
@@ -132,7 +126,6 @@ pub async fn a_replayed_batch_changes_nothing(book: TheBook, tallies: TheTallies
     assert_eq!(tallies.snapshot().await.unwrap(), before);
 }
 
-#[allow(missing_docs)]
 pub async fn a_zombie_changes_nothing(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
     let mut zombie = reconcile(&counter, 100).await;
@@ -149,7 +142,6 @@ pub async fn a_zombie_changes_nothing(book: TheBook, tallies: TheTallies) {
     assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 6);
 }
 
-#[allow(missing_docs)]
 pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: TheBook, tallies: TheTallies) {
     // The book was restored from a backup: the tallies are at 3, the book is empty.
     let all = parts(0, &[0, 1, 2]);
@@ -165,14 +157,12 @@ pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: Th
     assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 5);
 }
 
-#[allow(missing_docs)]
 pub async fn a_log_that_lost_uncounted_votes_stops_the_partition(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, tallies);
     let stop = counter.reconcile(P, log(5, 9, None)).await.unwrap().unwrap_err();
     assert_eq!(stop, Stop::Lost { partition: P, booked: Offset(0), start: Offset(5) });
 }
 
-#[allow(missing_docs)]
 pub async fn a_log_that_is_too_short_stops_the_partition(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, tallies);
     let mut progress = reconcile(&counter, 100).await;
@@ -181,7 +171,6 @@ pub async fn a_log_that_is_too_short_stops_the_partition(book: TheBook, tallies:
     assert_eq!(stop, Stop::BeyondEnd { partition: P, store: "book", position: Offset(3), end: Offset(2) });
 }
 
-#[allow(missing_docs)]
 pub async fn another_log_stops_the_partition(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;

@@ -49,7 +49,6 @@ async fn publish_to(queue: &Queue, partition: Partition, numbers: std::ops::Rang
     }
 }
 
-#[allow(missing_docs)]
 pub async fn a_receipt_names_where_the_vote_is(queue: Queue, feed: Feed) {
     for n in 0..30 {
         let cast = vote(n);
@@ -62,7 +61,6 @@ pub async fn a_receipt_names_where_the_vote_is(queue: Queue, feed: Feed) {
     }
 }
 
-#[allow(missing_docs)]
 pub async fn a_vote_comes_back_as_it_was_cast(queue: Queue, feed: Feed) {
     for n in 0..12 {
         let cast = vote(n);
@@ -74,7 +72,6 @@ pub async fn a_vote_comes_back_as_it_was_cast(queue: Queue, feed: Feed) {
     }
 }
 
-#[allow(missing_docs)]
 pub async fn offsets_rise_without_gaps(queue: Queue, _: Feed) {
     let mut next: BTreeMap<Partition, u64> = BTreeMap::new();
     for n in 0..60 {
@@ -86,7 +83,6 @@ pub async fn offsets_rise_without_gaps(queue: Queue, _: Feed) {
     assert!(next.len() > 1, "votes spread over partitions");
 }
 
-#[allow(missing_docs)]
 pub async fn batches_join(queue: Queue, feed: Feed) {
     let partition = Partition(3);
     publish_to(&queue, partition, 0..50).await;
@@ -102,7 +98,6 @@ pub async fn batches_join(queue: Queue, feed: Feed) {
     assert_eq!(ids, (0..50).map(super::vote_id).collect::<Vec<_>>());
 }
 
-#[allow(missing_docs)]
 pub async fn a_feed_reads_again_from_where_it_seeks(queue: Queue, feed: Feed) {
     let partition = Partition(0);
     publish_to(&queue, partition, 0..10).await;
@@ -114,7 +109,6 @@ pub async fn a_feed_reads_again_from_where_it_seeks(queue: Queue, feed: Feed) {
     }
 }
 
-#[allow(missing_docs)]
 pub async fn a_reader_that_gave_up_has_read_nothing(queue: Queue, feed: Feed) {
     let partition = Partition(1);
     publish_to(&queue, partition, 0..5).await;
@@ -127,7 +121,6 @@ pub async fn a_reader_that_gave_up_has_read_nothing(queue: Queue, feed: Feed) {
     assert_eq!(feed.next_batch(partition, 5).await.unwrap().from, Offset(0));
 }
 
-#[allow(missing_docs)]
 pub async fn bounds_follow_the_log(queue: Queue, feed: Feed) {
     let partition = Partition(11);
     let empty = feed.bounds(partition).await.unwrap();
@@ -137,7 +130,6 @@ pub async fn bounds_follow_the_log(queue: Queue, feed: Feed) {
     assert_eq!((bounds.start, bounds.end), (Offset(0), Offset(3)));
 }
 
-#[allow(missing_docs)]
 pub async fn a_waiting_reader_is_woken(queue: Queue, feed: Feed) {
     let partition = Partition(5);
     feed.seek(partition, Offset(0)).await.unwrap();
@@ -145,7 +137,6 @@ pub async fn a_waiting_reader_is_woken(queue: Queue, feed: Feed) {
     assert_eq!(batch.unwrap().records.len(), 1);
 }
 
-#[allow(missing_docs)]
 pub async fn every_partition_is_assigned_once(queue: Queue, feed: Feed) {
     let all: Vec<Partition> = (0..queue.partitions()).map(Partition).collect();
     assert_eq!(feed.partitions(), queue.partitions());
@@ -153,7 +144,6 @@ pub async fn every_partition_is_assigned_once(queue: Queue, feed: Feed) {
     assert!(give_up(feed.assignment()).is_pending());
 }
 
-#[allow(missing_docs)]
 pub async fn a_dead_letter_is_kept_once(_: Queue, feed: Feed) {
     let letter = |offset: u64| DeadLetter {
         place: Place { partition: Partition(2), offset: Offset(offset) },
@@ -167,7 +157,6 @@ pub async fn a_dead_letter_is_kept_once(_: Queue, feed: Feed) {
     assert_eq!(feed.dead(Partition(3), Offset(0), Offset(10)).await.unwrap(), vec![]);
 }
 
-#[allow(missing_docs)]
 pub async fn flushing_settles_every_receipt(queue: Queue, _: Feed) {
     let pending: Vec<_> = (0..100).map(|n| queue.publish(Partition(6), vote(n)).unwrap()).collect();
     queue.flush().await;

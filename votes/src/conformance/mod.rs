@@ -9,6 +9,15 @@
 //!
 //! The last part of what `open` returns is kept until the promise was tried: a temporary folder, a server.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::similar_names,
+    clippy::unnecessary_wraps,
+    missing_docs,
+    reason = "a broken promise panics, and each promise's name is its documentation"
+)]
+
 pub mod book;
 pub mod counting;
 pub mod log;
@@ -34,16 +43,16 @@ pub const NOON: UnixMillis = UnixMillis(1_795_262_400_000);
 pub fn vote(n: u64) -> Vote {
     let request = VoteRequest {
         name: Some(format!("Band {}", n % 7)),
-        album: (n % 2 == 0).then(|| format!("Album {}", n % 3)),
+        album: n.is_multiple_of(2).then(|| format!("Album {}", n % 3)),
         year: Some(1970 + i64::try_from(n % 50).expect("small")),
         rank: Some((n % 100) as f64 + 0.5),
-        voter: (n % 3 == 0).then(|| format!("voter {n}")),
+        voter: n.is_multiple_of(3).then(|| format!("voter {n}")),
         vote_id: Some(Uuid::from_u128(u128::from(n) + 1).to_string()),
-        traceparent: (n % 5 == 0).then(|| format!("00-{:032x}-{:016x}-01", n + 1, n + 1)),
+        traceparent: n.is_multiple_of(5).then(|| format!("00-{:032x}-{:016x}-01", n + 1, n + 1)),
         ..VoteRequest::default()
     };
     let secret = VoterSecret::new(&[7; 32]).expect("long enough");
-    let door = if n % 2 == 0 { DoorKind::Rest } else { DoorKind::Grpc };
+    let door = if n.is_multiple_of(2) { DoorKind::Rest } else { DoorKind::Grpc };
     let at = UnixMillis(NOON.0 + i64::try_from(n).expect("small") * 7);
     Vote::admit(request, &Contests::default(), Some(&secret), door, at).expect("a valid vote")
 }

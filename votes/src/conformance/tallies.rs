@@ -48,7 +48,6 @@ async fn total(store: &Store) -> u64 {
     store.tally(&ContestId::default(), 100).await.unwrap().total
 }
 
-#[allow(missing_docs)]
 pub async fn counts_and_position_move_together(store: Store) {
     assert_eq!(store.position(P).await.unwrap(), Offset(0));
     assert_eq!(add(&store, 0, 10).await, Added::Added);
@@ -59,7 +58,6 @@ pub async fn counts_and_position_move_together(store: Store) {
     assert_eq!((tally.total, tally.processed), (25, 25));
 }
 
-#[allow(missing_docs)]
 pub async fn an_addition_from_elsewhere_changes_nothing(store: Store) {
     add(&store, 0, 10).await;
     let before = store.snapshot().await.unwrap();
@@ -69,14 +67,12 @@ pub async fn an_addition_from_elsewhere_changes_nothing(store: Store) {
     assert_eq!(store.snapshot().await.unwrap(), before);
 }
 
-#[allow(missing_docs)]
 pub async fn of_many_adders_of_one_range_one_succeeds(store: Store) {
     let outcomes = join_all((0..16).map(|_| add(&store, 0, 5))).await;
     assert_eq!(outcomes.iter().filter(|added| **added == Added::Added).count(), 1);
     assert_eq!(total(&store).await, 5);
 }
 
-#[allow(missing_docs)]
 pub async fn the_leaders_are_shown_and_the_rest_is_one_sum(store: Store) {
     // Votes 0 to 9 are for Band 0 to Band 6, and the first three again.
     add(&store, 0, 10).await;
@@ -92,7 +88,6 @@ pub async fn the_leaders_are_shown_and_the_rest_is_one_sum(store: Store) {
     assert_eq!((empty.total, empty.bands.len(), empty.processed), (0, 0, 10));
 }
 
-#[allow(missing_docs)]
 pub async fn a_snapshot_has_every_key(store: Store) {
     add(&store, 0, 50).await;
     let snapshot = store.snapshot().await.unwrap();
@@ -105,7 +100,6 @@ pub async fn a_snapshot_has_every_key(store: Store) {
     assert_eq!(stored, expected);
 }
 
-#[allow(missing_docs)]
 pub async fn rates_are_counted_by_window(store: Store) {
     // Votes are 7 ms apart; fine windows may already have expired, minutes never do.
     add(&store, 0, 100).await;
@@ -117,7 +111,6 @@ pub async fn rates_are_counted_by_window(store: Store) {
     assert_eq!(store.rates(None, Window::Minute, to, UnixMillis(to.0 + 60_000)).await.unwrap(), vec![]);
 }
 
-#[allow(missing_docs)]
 pub async fn a_change_wakes_whoever_waits(store: Store) {
     let seen = store.tally(&ContestId::default(), 1).await.unwrap().version;
     assert!(give_up(store.changed(seen)).is_pending());

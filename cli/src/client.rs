@@ -1,0 +1,72 @@
+//! Asks the results service.
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, Uri, body::Bytes, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
+
+/// The most bytes of an answer: 100 000 rate windows are 4 MB.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("{0:?} is no URL of an Ovation service; give one like http://127.0.0.1:8080")]
+    Url(String),
+    #[error("can't reach {url}: {problem}; is `ovation up` running, and is this its results address?")]
+    Unreachable { url: String, problem: String },
+    #[error("{url} answered {status}: {detail}")]
+    Refused { url: String, status: StatusCode, detail: String },
+    #[error("{url} answered something else than expected: {problem}")]
+    Unexpected { url: String, problem: String },
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    detail: String,
+}
+
+/// Gets `path` (with its query) of the service at `base`.
+pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T, ClientError> {
+    let url = format!("{}{path}", base.trim_end_matches('/'));
+    let uri: Uri = url.parse().map_err(|_| ClientError::Url(base.to_owned()))?;
+    let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Err(ClientError::Url(base.to_owned()));
+    };
+    let (status, body) = fetch(&uri, host)
+        .await
+        .map_err(|error| ClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
+    if status != StatusCode::OK {
+        let problem = serde_json::from_slice::<Problem>(&body);
+        let detail = problem.map_or_else(|_| String::new(), |problem| format!("{}: {}", problem.title, problem.detail));
+        return Err(ClientError::Refused { url, status, detail });
+    }
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+async fn fetch(uri: &Uri, host: &str) -> Result<(StatusCode, Bytes), service::program::Failure> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or(host, |authority| authority.as_str());
+    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+    connection.abort();
+    Ok((status, body))
+}
+
+/// Text as a part of a path or a query.
+pub(crate) fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

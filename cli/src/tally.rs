@@ -1,0 +1,48 @@
+//! `ovation tally`: the standing of a contest.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use votes::{BandVotes, ContestId, Tally};
+
+use crate::{Failure, client};
+
+/// Show the standing of a contest
+#[derive(Args)]
+#[command(after_help = "Example:\n  ovation tally --contest bands --json")]
+pub(crate) struct TallyArgs {
+    /// The results service
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The contest
+    #[arg(long, default_value = ContestId::DEFAULT)]
+    contest: ContestId,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Printed<'a> {
+    contest: &'a ContestId,
+    total: u64,
+    bands: &'a [BandVotes],
+}
+
+pub(crate) async fn run(args: TallyArgs) -> Result<ExitCode, Failure> {
+    let tally: Tally = client::get(&args.url, &format!("/v1/contests/{}/tally", args.contest)).await?;
+    if args.json {
+        let Tally { contest, total, bands, .. } = &tally;
+        println!("{}", serde_json::to_string(&Printed { contest, total: *total, bands })?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}: {} votes", tally.contest, tally.total);
+    for (rank, band) in tally.bands.iter().enumerate() {
+        println!("{:>4}  {:>10}  {:>6.2} %  {}", rank + 1, band.votes, band.share * 100.0, band.name);
+    }
+    if tally.others.bands > 0 {
+        println!("      {:>10}            and {} more bands", tally.others.votes, tally.others.bands);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,144 @@
+//! Reads a vote from the protobuf encoding of `ovation.v1.CastVoteRequest`
+//! (<https://protobuf.dev/programming-guides/encoding/>).
+//!
+//! Generated code would skip unknown fields, keep the last of repeated ones and not say which text is no UTF-8. A vote that
+//! is read by hand is refused for the same reasons as one in JSON, and with the field's name.
+
+use votes::{Reason, Refusal, VoteRequest};
+
+/// The fields by their numbers, from 1.
+const FIELDS: [&str; 7] = ["name", "album", "year", "rank", "contest", "voter", "vote_id"];
+
+/// Reads one vote.
+///
+/// # Errors
+/// [`Reason::MalformedBody`] if this is no protobuf message, [`Reason::InvalidField`] naming the first wrong field.
+pub fn read(message: &[u8]) -> Result<VoteRequest, Refusal> {
+    let mut request = VoteRequest::default();
+    let mut seen = [false; FIELDS.len()];
+    let mut wrong = None;
+    let mut reader = Reader(message);
+    while !reader.0.is_empty() {
+        let key = reader.varint()?;
+        let number = key >> 3;
+        if number == 0 || number > MAX_FIELD_NUMBER {
+            return Err(malformed("a field's number is out of range"));
+        }
+        let value = reader.value(key & 7)?;
+        let index = usize::try_from(number - 1).ok().filter(|index| *index < FIELDS.len());
+        let outcome = match index {
+            None => Err(Refusal::field(&number.to_string(), "unknown field")),
+            Some(index) if seen[index] => Err(Refusal::field(FIELDS[index], "given twice")),
+            Some(index) => {
+                seen[index] = true;
+                set(&mut request, index, value).map_err(|problem| Refusal::field(FIELDS[index], problem))
+            }
+        };
+        if let Err(refusal) = outcome {
+            wrong.get_or_insert(refusal);
+        }
+    }
+    match wrong {
+        None => Ok(request),
+        Some(refusal) => Err(Refusal { vote_id: request.given_vote_id(), ..refusal }),
+    }
+}
+
+/// The largest number that a field can have.
+const MAX_FIELD_NUMBER: u64 = (1 << 29) - 1;
+
+fn set(request: &mut VoteRequest, index: usize, value: Value<'_>) -> Result<(), &'static str> {
+    match FIELDS[index] {
+        "name" => request.name = Some(value.text()?),
+        "album" => request.album = Some(value.text()?),
+        "year" => request.year = Some(value.int32()?.into()),
+        "rank" => request.rank = Some(value.double()?),
+        "contest" => request.contest = Some(value.text()?),
+        "voter" => request.voter = Some(value.text()?),
+        _ => request.vote_id = Some(value.text()?),
+    }
+    Ok(())
+}
+
+/// A field's value by its wire type.
+enum Value<'a> {
+    Varint(u64),
+    Fixed64([u8; 8]),
+    Bytes(&'a [u8]),
+    Fixed32,
+}
+
+impl Value<'_> {
+    fn text(self) -> Result<String, &'static str> {
+        match self {
+            Self::Bytes(bytes) => str::from_utf8(bytes).map(str::to_owned).map_err(|_| "must be UTF-8"),
+            _ => Err("must be a string"),
+        }
+    }
+
+    fn int32(self) -> Result<i32, &'static str> {
+        match self {
+            #[expect(clippy::cast_possible_truncation, reason = "as the encoding says: the lower 32 bits")]
+            Self::Varint(value) => Ok(value as i32),
+            _ => Err("must be an int32"),
+        }
+    }
+
+    fn double(self) -> Result<f64, &'static str> {
+        match self {
+            Self::Fixed64(bytes) => Ok(f64::from_le_bytes(bytes)),
+            _ => Err("must be a double"),
+        }
+    }
+}
+
+/// What is left of a message.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn varint(&mut self) -> Result<u64, Refusal> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.take()?;
+            // The tenth byte has room for one bit.
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(malformed("a number has more than 64 bits"))
+    }
+
+    fn value(&mut self, wire_type: u64) -> Result<Value<'a>, Refusal> {
+        match wire_type {
+            0 => self.varint().map(Value::Varint),
+            1 => self.take().map(Value::Fixed64),
+            2 => {
+                let length = self.varint()?;
+                let split = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
+                let (bytes, rest) = split.ok_or_else(cut_off)?;
+                self.0 = rest;
+                Ok(Value::Bytes(bytes))
+            }
+            5 => self.take::<4>().map(|_| Value::Fixed32),
+            _ => Err(malformed("a field has an unknown wire type")),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+}
+
+fn cut_off() -> Refusal {
+    malformed("it ends in the middle")
+}
+
+fn malformed(problem: &str) -> Refusal {
+    Refusal::new(Reason::MalformedBody, format!("not a CastVoteRequest: {problem}"))
+}

@@ -1,0 +1,205 @@
+//! `ovation.v1.VoteService` on the wire.
+//!
+//! The methods are wired by hand, not by generated code: that would decode messages before we see them, and answer what it
+//! can't decode with `INTERNAL`, as if the fault were ours. So both methods take streams of undecoded messages; a unary call
+//! is a stream of one.
+
+use std::{convert::Infallible, marker::PhantomData, time::Duration};
+
+use ::service::{
+    CancellationToken,
+    door::{Line, MeteredDoor},
+};
+use bytes::{Buf, Bytes};
+use prost::Message;
+use proto::v1::{CastVoteResponse, CastVotesResponse, vote_service_server::SERVICE_NAME};
+use tokio::time::timeout;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codegen::{BoxFuture, Context, Poll, Service, StdError, http},
+    metadata::MetadataMap,
+    server::{ClientStreamingService, Grpc, NamedService, StreamingService},
+};
+use tonic_prost::ProstEncoder;
+use votes::{MAX_VOTE_BYTES, Reason, Refusal, VoteRequest};
+
+use crate::{message, status, stream::Outcomes};
+
+/// How long a call may take to bring its one vote.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A vote of a stream that is too large is refused alone, up to this size. Beyond it the stream ends.
+const MAX_STREAMED_BYTES: usize = 256 * 1024;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct VoteService {
+    door: MeteredDoor,
+    shutdown: CancellationToken,
+}
+
+impl VoteService {
+    /// The service before a door. On shutdown it ends open streams.
+    pub(crate) fn new(door: MeteredDoor, shutdown: CancellationToken) -> Self {
+        Self { door, shutdown }
+    }
+
+    async fn cast_vote(self, request: Request<Streaming<Bytes>>) -> Result<Response<CastVoteResponse>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let read = async {
+            let vote = read_only(&mut messages).await?;
+            let (idempotency_key, traceparent) = (idempotency_key(&metadata)?, traceparent(&metadata));
+            Ok(VoteRequest { idempotency_key, traceparent, ..message::read(&vote)? })
+        };
+        let slow = || Refusal::new(Reason::SlowBody, format!("the vote did not come within {PATIENCE:?}"));
+        let request = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(slow()));
+        match self.door.cast(request).await {
+            Ok(accepted) => Ok(Response::new(status::receipt(&accepted))),
+            Err(refusal) => Err(status::status(&refusal)),
+        }
+    }
+
+    fn cast_votes(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outcomes>, Status> {
+        let (metadata, _, messages) = request.into_parts();
+        if metadata.contains_key(IDEMPOTENCY_KEY) {
+            let detail = "is for a single vote; on a stream each vote carries its own vote_id";
+            let refusal = Refusal::field("Idempotency-Key", detail);
+            self.door.refuse(&refusal);
+            return Err(status::status(&refusal));
+        }
+        let line = Line::new(self.door);
+        Ok(Response::new(Outcomes::new(messages, line, traceparent(&metadata), self.shutdown)))
+    }
+}
+
+/// The one message of a unary call.
+async fn read_only(messages: &mut Streaming<Bytes>) -> Result<Bytes, Refusal> {
+    let mut next = async || messages.message().await.map_err(|problem| status::unread(&problem));
+    let malformed = |detail| Err(Refusal::new(Reason::MalformedBody, detail));
+    match (next().await?, next().await?) {
+        (Some(vote), None) if vote.len() > MAX_VOTE_BYTES => Err(too_large()),
+        (Some(vote), None) => Ok(vote),
+        (None, _) => malformed("the call has no message; CastVote takes one vote"),
+        (Some(_), Some(_)) => malformed("the call has more than one message; CastVote takes one vote"),
+    }
+}
+
+/// The refusal of a vote that has too many bytes.
+pub(crate) fn too_large() -> Refusal {
+    Refusal::new(Reason::TooLarge, format!("a vote has at most {MAX_VOTE_BYTES} bytes"))
+}
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+fn idempotency_key(metadata: &MetadataMap) -> Result<Option<String>, Refusal> {
+    let mut keys = metadata.get_all(IDEMPOTENCY_KEY).iter();
+    let wrong = |detail: &str| Refusal::field("Idempotency-Key", detail);
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => match key.to_str() {
+            Ok(key) => Ok(Some(key.to_owned())),
+            Err(_) => Err(wrong("must be ASCII text")),
+        },
+        _ => Err(wrong("given twice")),
+    }
+}
+
+/// One that is not readable is nobody's trace.
+fn traceparent(metadata: &MetadataMap) -> Option<String> {
+    metadata.get("traceparent")?.to_str().ok().map(str::to_owned)
+}
+
+impl NamedService for VoteService {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<B> Service<http::Request<B>> for VoteService
+where
+    B: tonic::codegen::Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let service = self.clone();
+        match request.uri().path().rsplit('/').next() {
+            Some("CastVote") => Box::pin(async move {
+                let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::default());
+                grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
+                Ok(grpc.client_streaming(CastVote(service), request).await)
+            }),
+            Some("CastVotes") => Box::pin(async move {
+                let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::default());
+                grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
+                Ok(grpc.streaming(CastVotes(service), request).await)
+            }),
+            _ => Box::pin(async { Ok(Status::unimplemented("VoteService has CastVote and CastVotes").into_http()) }),
+        }
+    }
+}
+
+struct CastVote(VoteService);
+
+impl ClientStreamingService<Bytes> for CastVote {
+    type Response = CastVoteResponse;
+    type Future = BoxFuture<Response<CastVoteResponse>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        Box::pin(self.0.clone().cast_vote(request))
+    }
+}
+
+struct CastVotes(VoteService);
+
+impl StreamingService<Bytes> for CastVotes {
+    type Response = CastVotesResponse;
+    type ResponseStream = Outcomes;
+    type Future = std::future::Ready<Result<Response<Outcomes>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        std::future::ready(self.0.clone().cast_votes(request))
+    }
+}
+
+/// Leaves requests as the bytes of their messages.
+struct Undecoded<R>(PhantomData<R>);
+
+impl<R> Default for Undecoded<R> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R: Message + 'static> Codec for Undecoded<R> {
+    type Encode = R;
+    type Decode = Bytes;
+    type Encoder = ProstEncoder<R>;
+    type Decoder = BytesDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BytesDecoder
+    }
+}
+
+struct BytesDecoder;
+
+impl Decoder for BytesDecoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}
