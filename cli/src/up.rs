@@ -48,7 +48,7 @@ pub(crate) struct UpArgs {
     /// Flood the doors with this many votes a second, so that the page moves
     #[arg(long, value_name = "RATE")]
     #[serde(skip)]
-    demo: Option<u32>,
+    demo: Option<f64>,
 }
 
 pub(crate) fn run(args: UpArgs) -> ExitCode {
@@ -57,7 +57,7 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
     program::main(config, |context| services(context, demo))
 }
 
-async fn services(context: Context, demo: Option<u32>) -> Outcome {
+async fn services(context: Context, demo: Option<f64>) -> Outcome {
     let Context { config, health, shutdown } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config)?;
@@ -90,7 +90,7 @@ async fn services(context: Context, demo: Option<u32>) -> Outcome {
     let consumer = tokio::spawn(consumer::run(stores.feed(), counter, health.clone(), counting.clone()));
 
     announce(&config);
-    let demo = demo.map(|rate| tokio::spawn(flood::demo(config.rest, config.grpc, rate, shutdown.clone())));
+    let demo = demo.map(|rate| tokio::spawn(demo_flood(config.rest, config.grpc, rate, shutdown.clone())));
 
     let mut outcome = Ok(());
     while let Some(ended) = doors.join_next().await {
@@ -107,6 +107,10 @@ async fn services(context: Context, demo: Option<u32>) -> Outcome {
     }
     counting.cancel();
     outcome.and(consumer.await?.map_err(Into::into))
+}
+
+async fn demo_flood(rest: SocketAddr, grpc: SocketAddr, rate: f64, stop: CancellationToken) {
+    flood::demo(rest, grpc, rate, None, stop).await;
 }
 
 async fn run_rest(
