@@ -34,9 +34,9 @@ pub(crate) struct Albums {
     ),
     responses(
         (status = 200, description = "Albums, most votes first", body = Albums),
-        (status = 404, description = "There is no such contest", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is wrong", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The tallies can't be read now", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The tallies can't be read now", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[get("/v1/contests/<contest>/albums?<parameters..>")]

@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use votes::{LoggedVote, Refusal, UnixMillis, VoteQuery, band_name};
 
 use crate::{
-    openapi,
     parameters::{Count, Parameters},
     stores::{Stores, unavailable},
 };
@@ -88,9 +87,9 @@ impl From<LoggedVote> for CountedVote {
     ),
     responses(
         (status = 200, description = "Votes, newest first", body = Votes),
-        (status = 404, description = "There is no such contest", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is wrong", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The book can't be read now", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The book can't be read now", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[get("/v1/votes?<parameters..>")]

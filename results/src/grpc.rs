@@ -1,6 +1,6 @@
 //! `ovation.v1.ResultsService`, with health and reflection.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use proto::v1::{
@@ -8,14 +8,18 @@ use proto::v1::{
     results_service_server::{ResultsService, ResultsServiceServer},
 };
 use rocket::response::stream::stream;
-use service::{CancellationToken, http::ServeError};
+use service::{
+    CancellationToken,
+    grpc::{retry_later, status},
+    http::ServeError,
+};
 use tokio::{net::TcpListener, select, time::sleep};
 use tonic::{
     Code, Request, Response, Status,
     transport::{Server, server::TcpIncoming},
 };
-use tonic_types::{ErrorDetails, StatusExt};
-use votes::{ContestId, Reason, Refusal, StoreError};
+use tonic_health::ServingStatus;
+use votes::{ContestId, StoreError};
 
 use crate::{
     stores::{Stores, unavailable_detail},
@@ -29,9 +33,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A connection whose other end is silent for the interval is asked, and cut if it does not answer within the time-out.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// The domain of the reasons (<https://google.aip.dev/193>).
-const DOMAIN: &str = "ovation";
-
 /// Serves until shutdown, then ends every stream and drains.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -43,6 +44,12 @@ pub(crate) async fn serve(
     let error = |problem: &dyn std::error::Error| ServeError::new("results gRPC", address, &problem.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ResultsServiceServer<Results>>().await;
+    let leave = async {
+        shutdown.cancelled().await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+        health.set_not_serving::<ResultsServiceServer<Results>>().await;
+        sleep(GRACE).await;
+    };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -51,6 +58,7 @@ pub(crate) async fn serve(
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .http2_max_header_list_size(MAX_HEADERS)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|problem| error(&problem))?)
         .add_service(reflection().build_v1alpha().map_err(|problem| error(&problem))?)
@@ -62,9 +70,12 @@ pub(crate) async fn serve(
     tracing::info!(server = "results gRPC", %address, "listening");
     select! {
         outcome = served => outcome.map_err(|problem| error(&problem)),
-        () = async { shutdown.cancelled().await; sleep(GRACE).await } => Ok(()),
+        () = leave => Ok(()),
     }
 }
+
+/// Bytes of a request's headers.
+const MAX_HEADERS: u32 = 16 * 1024;
 
 struct Results {
     stores: Arc<Stores>,
@@ -115,7 +126,7 @@ impl ResultsService for Results {
 
 impl Results {
     fn contest(&self, name: &str) -> Result<&ContestId, Status> {
-        self.stores.contest(Some(name).filter(|name| !name.is_empty())).map_err(refused)
+        self.stores.contest(Some(name).filter(|name| !name.is_empty())).map_err(|refusal| status(&refusal))
     }
 }
 
@@ -132,15 +143,6 @@ fn message(Standing { tally, .. }: &Standing) -> Tally {
     }
 }
 
-fn refused(refusal: Refusal) -> Status {
-    let reason = refusal.reason.slug().to_uppercase().replace('-', "_");
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-    if let Some(field) = refusal.field {
-        details.add_bad_request_violation(field, refusal.detail.clone());
-    }
-    Status::with_error_details(Code::from_i32(refusal.reason.grpc_code()), refusal.detail, details)
-}
-
 fn unavailable(error: &StoreError) -> Status {
     retry_later(Code::Unavailable, "STORE_UNAVAILABLE", unavailable_detail(error))
 }
@@ -155,10 +157,4 @@ fn not_followed(reason: NotFollowed) -> Status {
         NotFollowed::Down(error) => unavailable(&error),
         NotFollowed::Leaving => retry_later(Code::Unavailable, "LEAVING", "this server is leaving; try again"),
     }
-}
-
-fn retry_later(code: Code, reason: &str, message: impl Into<String>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-    details.set_retry_info(Some(Duration::from_secs(Reason::RETRY_AFTER_SECONDS)));
-    Status::with_error_details(code, message, details)
 }

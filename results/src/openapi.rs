@@ -87,21 +87,6 @@ pub(crate) struct RateWindow {
     votes: u64,
 }
 
-/// An error (RFC 9457).
-#[derive(ToSchema)]
-pub(crate) struct Problem {
-    /// `urn:ovation:` and the rule's name, or `about:blank`.
-    r#type: String,
-    /// A short sentence that is the same for every problem of this type.
-    title: String,
-    /// The HTTP status.
-    status: u16,
-    /// What is wrong in this request, and the way out.
-    detail: String,
-    /// The parameter at fault, if one is.
-    field: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

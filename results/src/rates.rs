@@ -29,9 +29,9 @@ const DEFAULT_LAST: Span = Span::from_millis(60_000);
     ),
     responses(
         (status = 200, description = "Windows by time", body = Vec<openapi::RateWindow>),
-        (status = 404, description = "There is no such contest", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is wrong", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The tallies can't be read now", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The tallies can't be read now", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[get("/v1/rates?<parameters..>")]

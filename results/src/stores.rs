@@ -3,15 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::future::try_join_all;
+use metrics::counter;
 use rocket::http::Status;
 use service::http::Problem;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use votes::{
     AlbumVotes, Book, ContestId, Contests, LoggedVote, Partition, RateWindow, Reason, Refusal, StoreError, TOP_BANDS,
     Tallies, UnixMillis, VoteFeed, VoteQuery, Window,
@@ -24,6 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the log may take to say where it ends. It is the lesser half of a standing, so the tally does not wait long.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many questions people may have in a store at a time; more of them wait, within the time-out. Searching a large book
+/// takes a machine's whole strength, and counting needs it, too.
+const QUESTIONS: usize = 4;
 
 const TALLIES: &str = "tallies";
 const BOOK: &str = "book";
@@ -49,6 +55,8 @@ pub(crate) struct Stores {
     ends: Shared<u64>,
     known_end: Mutex<Option<u64>>,
     silent: Mutex<BTreeSet<&'static str>>,
+    tallies_questions: Arc<Semaphore>,
+    book_questions: Arc<Semaphore>,
 }
 
 impl Stores {
@@ -59,6 +67,8 @@ impl Stores {
             ends: Shared::default(),
             known_end: Mutex::default(),
             silent: Mutex::default(),
+            tallies_questions: Arc::new(Semaphore::new(QUESTIONS)),
+            book_questions: Arc::new(Semaphore::new(QUESTIONS)),
         }
     }
 
@@ -116,7 +126,8 @@ impl Stores {
     }
 
     pub(crate) async fn albums(&self, contest: &ContestId, top: usize) -> Result<Vec<AlbumVotes>, StoreError> {
-        self.ask(TALLIES, ANSWER_TIMEOUT, self.sources.tallies.albums(contest, top)).await
+        let (tallies, contest) = (Arc::clone(&self.sources.tallies), contest.clone());
+        self.query(TALLIES, &self.tallies_questions, async move { tallies.albums(&contest, top).await }).await
     }
 
     pub(crate) async fn rates(
@@ -126,11 +137,34 @@ impl Stores {
         from: UnixMillis,
         to: UnixMillis,
     ) -> Result<Vec<RateWindow>, StoreError> {
-        self.ask(TALLIES, ANSWER_TIMEOUT, self.sources.tallies.rates(contest, window, from, to)).await
+        let (tallies, contest) = (Arc::clone(&self.sources.tallies), contest.cloned());
+        let answer = async move { tallies.rates(contest.as_ref(), window, from, to).await };
+        self.query(TALLIES, &self.tallies_questions, answer).await
     }
 
     pub(crate) async fn votes(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        self.ask(BOOK, ANSWER_TIMEOUT, self.sources.book.find(query)).await
+        let book = Arc::clone(&self.sources.book);
+        self.query(BOOK, &self.book_questions, async move { book.find(query).await }).await
+    }
+
+    /// Asks in turn. A question that nobody waits for any more keeps its place until the store is done with it, since a
+    /// store may go on with what nobody wants.
+    async fn query<T: Send + 'static>(
+        &self,
+        store: &'static str,
+        places: &Arc<Semaphore>,
+        answer: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let answer = async {
+            let failed = |error: &dyn Error| StoreError::new(store, error);
+            let place = Arc::clone(places).acquire_owned().await.map_err(|error| failed(&error))?;
+            let answer = tokio::spawn(async move {
+                let _place = place;
+                answer.await
+            });
+            answer.await.map_err(|error| failed(&error))?
+        };
+        self.ask(store, ANSWER_TIMEOUT, answer).await
     }
 
     async fn ask<T>(
@@ -141,6 +175,9 @@ impl Stores {
     ) -> Result<T, StoreError> {
         let late = |_| Err(StoreError::new(store, format_args!("no answer within {within:?}")));
         let answer = timeout(within, answer).await.unwrap_or_else(late);
+        if answer.is_err() {
+            counter!("ovation_store_failures_total", "store" => store).increment(1);
+        }
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         match &answer {
             Err(error) if silent.insert(store) => {

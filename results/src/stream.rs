@@ -43,8 +43,8 @@ const NO_HEARTBEAT: Bytes = Bytes::from_static(b": a store does not answer, so t
     params(("contest" = String, Path, description = "The contest's slug", example = "bands")),
     responses(
         (status = 200, description = "Events without end", body = openapi::Tally, content_type = "text/event-stream"),
-        (status = 404, description = "There is no such contest", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A store can't be read now, or there are too many streams", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store can't be read now, or there are too many streams", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[get("/v1/contests/<contest>/tally/stream")]

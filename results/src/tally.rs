@@ -61,8 +61,8 @@ pub(crate) fn contests(stores: &State<Arc<Stores>>) -> Json<ContestList> {
     params(("contest" = String, Path, description = "The contest's slug", example = "bands")),
     responses(
         (status = 200, description = "The standing, read after the request came", body = openapi::Tally),
-        (status = 404, description = "There is no such contest", body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "A store can't be read now", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store can't be read now", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 #[get("/v1/contests/<contest>/tally")]

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use results::Sources;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::sleep,
 };
 use votes::{
@@ -29,6 +29,10 @@ pub(crate) struct Memory {
     tallies: watch::Sender<State>,
     /// Whether the book fails.
     pub(crate) book_is_down: AtomicBool,
+    /// Questions to the book take one of these each, and wait while there is none.
+    pub(crate) book_gate: Semaphore,
+    /// How many questions have come to the book.
+    pub(crate) book_questions: watch::Sender<usize>,
     /// Whether the log fails.
     pub(crate) log_is_down: AtomicBool,
     /// How many bytes longer a tally shows each band's name: what a slow reader does not read then soon fills every buffer.
@@ -67,6 +71,8 @@ impl Memory {
             data: Mutex::default(),
             tallies: watch::Sender::new(State::default()),
             book_is_down: false.into(),
+            book_gate: Semaphore::new(1_000),
+            book_questions: watch::Sender::new(0),
             log_is_down: false.into(),
             padding: 0.into(),
             reading_takes: 0.into(),
@@ -268,6 +274,8 @@ impl Book for Memory {
     }
 
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
+        self.book_questions.send_modify(|questions| *questions += 1);
+        self.book_gate.acquire().await.unwrap().forget();
         if self.book_is_down.load(Ordering::Relaxed) {
             return Err(StoreError::new("book", "secret words of a driver"));
         }

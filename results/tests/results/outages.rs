@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use futures::future::{join, join_all};
 use results::Limits;
 use serde_json::json;
 
@@ -69,6 +70,25 @@ async fn a_hiccup_of_the_tallies_is_no_outage() {
     server.memory.count(&["Queen"]);
     let event = soon(stream.find(|event| event.kind == "tally" || !event.comment.is_empty())).await;
     assert_eq!(event.tally()["total"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_questions_to_the_book_are_few_at_a_time_and_hold_nothing_else_back() {
+    let server = start().await;
+    server.memory.count(&["Queen"]);
+    server.memory.book_gate.forget_permits(1_000);
+    let asked = join_all((0..20).map(|_| server.get("/v1/votes")));
+    let meanwhile = async {
+        let mut questions = server.memory.book_questions.subscribe();
+        soon(questions.wait_for(|questions| *questions == 4)).await.unwrap();
+        for path in ["/v1/rates", "/v1/contests/bands/albums", "/v1/contests/bands/tally"] {
+            assert_eq!(server.get(path).await.status, 200, "{path}");
+        }
+        assert_eq!(*server.memory.book_questions.borrow(), 4);
+        server.memory.book_gate.add_permits(1_000);
+    };
+    let (answers, ()) = join(asked, meanwhile).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
