@@ -1,13 +1,14 @@
 //! How our Rocket servers start, answer errors and drain.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
 use rocket::{
-    Build, Data, Request, Response, Rocket, catch, catchers,
+    Build, Data, Orbit, Request, Response, Rocket, Route, catch, catchers,
     config::{Ident, LogLevel, Shutdown},
     fairing::{AdHoc, Fairing, Info, Kind},
     http::{ContentType, Header, Status},
@@ -176,13 +177,48 @@ impl<'r> Responder<'r, 'static> for Problem {
 }
 
 #[catch(default)]
-fn any_error(status: Status, request: &Request<'_>) -> Problem {
+fn any_error(status: Status, request: &Request<'_>) -> ErrorAnswer {
     let (method, path) = (request.method(), request.uri().path());
-    let detail = match status.code {
-        404 => format!("there is no {method} {path}"),
-        _ => format!("{method} {path}: {}", status.reason_lossy()),
+    let allowed = if status == Status::NotFound { methods_at(path.as_str(), request.rocket()) } else { Vec::new() };
+    let (status, detail) = match status.code {
+        404 if allowed.is_empty() => (status, format!("there is no {path}")),
+        404 => (Status::MethodNotAllowed, format!("{path} takes {}, not {method}", allowed.join(", "))),
+        _ => (status, format!("{method} {path}: {}", status.reason_lossy())),
     };
-    Problem::plain(status, detail)
+    ErrorAnswer { problem: Problem::plain(status, detail), allowed }
+}
+
+struct ErrorAnswer {
+    problem: Problem,
+    /// The methods that the path takes, if the problem is that it does not take this one.
+    allowed: Vec<&'static str>,
+}
+
+impl<'r> Responder<'r, 'static> for ErrorAnswer {
+    fn respond_to(self, request: &'r Request<'_>) -> rocket::response::Result<'static> {
+        let mut response = self.problem.respond_to(request)?;
+        if !self.allowed.is_empty() {
+            response.set_header(Header::new("Allow", self.allowed.join(", ")));
+        }
+        Ok(response)
+    }
+}
+
+/// Rocket routes by method and path at once, so it can't tell a wrong method from a wrong path.
+fn methods_at(path: &str, rocket: &Rocket<Orbit>) -> Vec<&'static str> {
+    let is_at = |route: &&Route| {
+        let (mut pattern, mut path) = (route.uri.path().split('/'), path.split('/'));
+        loop {
+            match (pattern.next(), path.next()) {
+                (None, None) => return true,
+                (Some(rest), _) if rest.ends_with("..>") => return true,
+                (Some(part), Some(given)) if part == given || part.starts_with('<') => {}
+                _ => return false,
+            }
+        }
+    };
+    let methods: BTreeSet<_> = rocket.routes().filter(is_at).map(|route| route.method.as_str()).collect();
+    methods.into_iter().collect()
 }
 
 /// Gives every response an `X-Request-Id`, the client's where it sent one, and an `X-Response-Time` in milliseconds.

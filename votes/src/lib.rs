@@ -19,6 +19,8 @@ mod contest;
 mod counter;
 mod counts;
 mod door;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod ids;
 mod json;
 mod ports;

@@ -1,0 +1,168 @@
+//! A door to try, and a client that can send anything.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use rest_producer::Patience;
+use serde_json::Value;
+use service::{CancellationToken, http::ServeError};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+use votes::{Contest, Contests, Door, DoorKind, UnixMillis, VoterSecret, VotesPerVoter, fake::FakeQueue};
+
+/// No test waits longer for anything.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A door that is open until it is dropped.
+pub(crate) struct TestDoor {
+    pub(crate) address: SocketAddr,
+    pub(crate) log: Arc<FakeQueue>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) server: JoinHandle<Result<(), ServeError>>,
+}
+
+impl TestDoor {
+    pub(crate) async fn open() -> Self {
+        Self::open_with(Patience::default()).await
+    }
+
+    pub(crate) async fn open_with(patience: Patience) -> Self {
+        let log = FakeQueue::new();
+        let secret = VoterSecret::new(&[7; 32]).unwrap();
+        let door = Door::new(DoorKind::Rest, Arc::new(contests()), Some(secret), log.clone());
+        let shutdown = CancellationToken::new();
+        let (bound, address) = oneshot::channel();
+        let here = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = move |address| _ = bound.send(address);
+        let server = tokio::spawn(rest_producer::run_with(here, door, patience, shutdown.clone(), bound));
+        Self { address: address.await.unwrap(), log, shutdown, server }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut client = self.connect().await;
+        client.post(path, headers, body).await;
+        client.answer().await
+    }
+
+    /// One vote as JSON.
+    pub(crate) async fn vote(&self, body: &str) -> Answer {
+        self.post("/v1/votes", &[JSON], body.as_bytes()).await
+    }
+
+    /// A batch as a JSON array.
+    pub(crate) async fn batch(&self, body: &str) -> Answer {
+        self.post("/v1/votes/batch", &[JSON], body.as_bytes()).await
+    }
+}
+
+impl Drop for TestDoor {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
+pub(crate) const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+
+fn contests() -> Contests {
+    let contest = |candidates: Option<&[&str]>, votes_per_voter, opens, closes| {
+        let candidates = candidates.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        Contest::new(candidates, votes_per_voter, opens, closes).unwrap()
+    };
+    let (many, one) = (VotesPerVoter::Many, VotesPerVoter::One);
+    let past = Some(UnixMillis(0));
+    let future = Some(UnixMillis(4_102_444_800_000));
+    Contests::new(BTreeMap::from([
+        ("bands".parse().unwrap(), contest(None, many, None, None)),
+        ("finals".parse().unwrap(), contest(Some(&["Pink Floyd", "Björk"]), many, None, None)),
+        ("fair".parse().unwrap(), contest(None, one, None, None)),
+        ("over".parse().unwrap(), contest(None, many, None, past)),
+        ("soon".parse().unwrap(), contest(None, many, future, None)),
+    ]))
+}
+
+/// One connection.
+pub(crate) struct Client(TcpStream);
+
+impl Client {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
+    }
+
+    /// Sends what a server that has already answered may refuse to take.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes).await;
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+        self.head(path, headers, body.len()).await;
+        self.try_send(body).await;
+    }
+
+    /// Announces a body.
+    pub(crate) async fn head(&mut self, path: &str, headers: &[(&str, &str)], length: usize) {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: door\r\n{headers}Content-Length: {length}\r\n\r\n");
+        self.send(head.as_bytes()).await;
+    }
+
+    pub(crate) async fn close_sending(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
+    pub(crate) async fn answer(&mut self) -> Answer {
+        timeout(LIMIT, self.read_answer()).await.expect("no answer")
+    }
+
+    async fn read_answer(&mut self) -> Answer {
+        let mut bytes = Vec::new();
+        let head_end = loop {
+            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0, "closed without an answer");
+            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+        };
+        let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+        let (line, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
+        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let headers: BTreeMap<_, _> = headers.lines().filter_map(header).collect();
+        let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = bytes.split_off(head_end + 4);
+        while body.len() < length {
+            assert!(self.0.read_buf(&mut body).await.unwrap() > 0, "the answer breaks off");
+        }
+        Answer { status, headers, body: String::from_utf8(body).unwrap() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn items(&self) -> Vec<Value> {
+        self.json().as_array().unwrap_or_else(|| panic!("no array: {self:?}")).clone()
+    }
+}
+
+/// The last part of a problem's type: `invalid-field`.
+pub(crate) fn slug(problem: &Value) -> &str {
+    problem["type"].as_str().unwrap_or_default().strip_prefix("urn:ovation:").unwrap_or_default()
+}
