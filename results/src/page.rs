@@ -58,7 +58,6 @@ impl<'r> Responder<'r, 'static> for Asset {
         response
             .header(self.content_type)
             .raw_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-            .raw_header("X-Content-Type-Options", "nosniff")
             .sized_body(self.file.data.len(), std::io::Cursor::new(self.file.data))
             .ok()
     }

@@ -14,6 +14,10 @@ use crate::{
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0];
 
+/// Rocket tells of each request, at several lines each, and of each client's mistake as an error. Who wants that says so:
+/// what is configured stands over this.
+const QUIET: &str = "rocket=off";
+
 /// The metrics of this process.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -31,7 +35,7 @@ impl Metrics {
 /// # Errors
 /// If the log filter can't be read.
 pub fn init(config: &Config) -> Result<Metrics, ConfigError> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log)).map_err(|error| {
         ConfigError::new("log", format!("{error}; give a level like `info` or `info,consumer=debug`"))
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);

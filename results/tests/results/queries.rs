@@ -132,6 +132,7 @@ async fn rates_count_votes_by_the_time_they_were_accepted() {
     };
     let all = server.get("/v1/rates").await;
     assert_eq!(all.header("content-type"), "application/json");
+    assert_eq!(all.header("x-content-type-options"), "nosniff");
     assert_eq!(windows(&all.json()), [(-30_000, 1), (-2_000, 3)]);
     assert_eq!(windows(&server.get("/v1/rates?contest=bands").await.json()), [(-2_000, 3)]);
     assert_eq!(windows(&server.get("/v1/rates?every=1s&last=10s").await.json()), [(-2_000, 3)]);
