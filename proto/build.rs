@@ -2,11 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 3] = [
-    "ovation/v1/votes.proto",
-    "ovation/v1/results.proto",
-    "ovation/v1/log.proto",
-];
+const FILES: [&str; 3] = ["ovation/v1/votes.proto", "ovation/v1/results.proto", "ovation/v1/log.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=ovation");

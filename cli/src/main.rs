@@ -12,7 +12,7 @@ mod votes_query;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use service::program::Failure;
+use service::{CancellationToken, program::Failure};
 
 /// Counts votes: an acknowledged vote is never lost and never counted twice.
 #[derive(Parser)]
@@ -24,8 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Up(up::UpArgs),
-    Flood(flood::FloodArgs),
+    Up(Box<up::UpArgs>),
+    Flood(Box<flood::FloodArgs>),
     Tally(tally::TallyArgs),
     Rate(rate::RateArgs),
     Votes(votes_query::VotesArgs),
@@ -33,23 +33,30 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match service::program::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors.
-            let code = if error.use_stderr() { service::program::EXIT_USAGE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     match cli.command {
-        Command::Up(args) => up::run(args),
-        Command::Flood(args) => on_runtime(flood::run(args)),
+        Command::Up(args) => up::run(*args),
+        Command::Flood(args) => on_runtime(async { Ok(flood::run(*args, stop_on_interrupt()).await) }),
         Command::Tally(args) => on_runtime(tally::run(args)),
         Command::Rate(args) => on_runtime(rate::run(args)),
         Command::Votes(args) => on_runtime(votes_query::run(args)),
         Command::Audit(args) => on_runtime(audit::run(args)),
     }
+}
+
+/// Cancelled by Ctrl-C, so that a flood can end early and still report.
+fn stop_on_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    stop
 }
 
 fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {

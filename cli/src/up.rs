@@ -6,13 +6,13 @@ use backends::Stores;
 use clap::Args;
 use serde::Serialize;
 use service::{
-    CancellationToken, Config, ConfigError, Context,
+    CancellationToken, Config, Context, Health,
     config::CommonFlags,
-    health::{Health, Weight},
-    program::Outcome,
+    health::Weight,
+    program::{self, Outcome},
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
-use votes::{Counter, Door, DoorKind, Partition, StoreError, Tallies, VoteFeed, VoteQueue};
+use votes::{Counter, Door, DoorKind, Partition, StoreError, Tallies, VoteFeed};
 
 use crate::flood;
 
@@ -48,16 +48,16 @@ pub(crate) struct UpArgs {
     /// Flood the doors with this many votes a second, so that the page moves
     #[arg(long, value_name = "RATE")]
     #[serde(skip)]
-    demo: Option<u32>,
+    demo: Option<f64>,
 }
 
 pub(crate) fn run(args: UpArgs) -> ExitCode {
     let demo = args.demo;
     let config = Config::load(args.common.config.clone(), args, ADMIN_PORT);
-    service::program::main(config, |context| services(context, demo))
+    program::main(config, |context| services(context, demo))
 }
 
-async fn services(context: Context, demo: Option<u32>) -> Outcome {
+async fn services(context: Context, demo: Option<f64>) -> Outcome {
     let Context { config, health, shutdown } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config)?;
@@ -73,8 +73,8 @@ async fn services(context: Context, demo: Option<u32>) -> Outcome {
         let latch = health.latch(name);
         move |_: SocketAddr| drop(latch)
     };
-    let grpc = listen("grpc", config.grpc).await?;
-    let results_grpc = listen("results_grpc", config.results_grpc).await?;
+    let grpc = program::listen("grpc", config.grpc).await?;
+    let results_grpc = program::listen("results_grpc", config.results_grpc).await?;
     doors.spawn(run_rest(config.rest, door(DoorKind::Rest), shutdown.clone(), listening("rest-producer")));
     doors.spawn(run_grpc(grpc, door(DoorKind::Grpc), health.clone(), shutdown.clone()));
     let sources = results::Sources {
@@ -90,7 +90,7 @@ async fn services(context: Context, demo: Option<u32>) -> Outcome {
     let consumer = tokio::spawn(consumer::run(stores.feed(), counter, health.clone(), counting.clone()));
 
     announce(&config);
-    let demo = demo.map(|rate| tokio::spawn(flood::demo(config.rest, config.grpc, rate, shutdown.clone())));
+    let demo = demo.map(|rate| tokio::spawn(demo_flood(config.rest, config.grpc, rate, shutdown.clone())));
 
     let mut outcome = Ok(());
     while let Some(ended) = doors.join_next().await {
@@ -109,8 +109,8 @@ async fn services(context: Context, demo: Option<u32>) -> Outcome {
     outcome.and(consumer.await?.map_err(Into::into))
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
-    TcpListener::bind(address).await.map_err(|error| ConfigError::new(key, format!("can't listen on {address}: {error}")))
+async fn demo_flood(rest: SocketAddr, grpc: SocketAddr, rate: f64, stop: CancellationToken) {
+    flood::demo(rest, grpc, rate, None, stop).await;
 }
 
 async fn run_rest(

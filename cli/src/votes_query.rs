@@ -44,7 +44,7 @@ pub(crate) async fn run(args: VotesArgs) -> Result<ExitCode, Failure> {
     let mut path = format!("/v1/votes?contest={}&limit={}", args.contest, args.limit);
     for (key, value) in [("name", args.name), ("from", args.from), ("to", args.to)] {
         if let Some(value) = value {
-            path.push_str(&format!("&{key}={}", client::encode(&value)));
+            path = format!("{path}&{key}={}", client::encode(&value));
         }
     }
     let Answer { votes } = client::get(&args.url, &path).await?;

@@ -1,19 +1,18 @@
 // The race: one row a band, most votes first, bars that grow and rows that overtake.
 
-import { formatCompact, formatCount, formatShare, plural } from "./format.js";
+import { formatCompact } from "./format.js";
+import { bandRow, othersRow } from "./row.js";
 import { ceiling } from "./scale.js";
 
 const TOP = 20;
 const LEAST_SCALE = 10;
 const OVERTAKE = { duration: 500, easing: "cubic-bezier(.2, .8, .2, 1)" };
-/** Hues that stay apart at equal lightness; a band keeps its own, so that the eye can follow it up and down. */
-const HUES = [288, 245, 205, 175, 150, 115, 80, 60, 35, 15, 350, 320];
 
 const prefersStillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 export function barRace(section) {
   const [list, others, more, empty, scale] = ["rows", "others", "more", "empty", "scale"].map((id) => section.querySelector(`#${id}`));
-  const othersRow = fillOthers(others);
+  const rest = othersRow(others);
   let rows = new Map();
   let tally = null;
   let isExpanded = false;
@@ -33,7 +32,7 @@ export function barRace(section) {
     scale.hidden = bands.length === 0;
     scale.replaceChildren(...[0, end / 2, end].map(tick));
 
-    const wanted = shown.map(({ name }) => rows.get(name) ?? makeRow(name));
+    const wanted = shown.map(({ name }) => rows.get(name) ?? bandRow(name));
     const known = rows;
     rows = new Map(wanted.map((row) => [row.name, row]));
     place(list, wanted, known);
@@ -46,7 +45,8 @@ export function barRace(section) {
 
     drawOthers(shown);
     more.hidden = bands.length <= TOP;
-    more.textContent = isExpanded ? `Show the top ${TOP}` : `Show all ${bands.length} bands`;
+    const whole = tally.others.bands ? `the top ${bands.length}` : `all ${bands.length} bands`;
+    more.textContent = `Show ${isExpanded ? `the top ${TOP}` : whole}`;
     more.setAttribute("aria-expanded", String(isExpanded));
   }
 
@@ -54,7 +54,7 @@ export function barRace(section) {
     const count = tally.bands.length - shown.length + tally.others.bands;
     others.hidden = count === 0;
     const votes = tally.total - shown.reduce((sum, band) => sum + band.votes, 0);
-    othersRow.show(count, votes, tally.total ? votes / tally.total : 0);
+    rest.show(count, votes, tally.total ? votes / tally.total : 0);
   }
 
   return {
@@ -77,28 +77,30 @@ function place(list, wanted, known) {
   if (isInOrder) return;
   const isStill = prefersStillness.matches || document.hidden;
   const origin = list.getBoundingClientRect().top;
-  const before = isStill ? null : new Map([...known.values()].map((row) => [row, row.item.getBoundingClientRect().top - origin]));
+  const seenAt = new Map();
+  if (!isStill) for (const row of known.values()) seenAt.set(row, row.item.getBoundingClientRect().top - origin);
 
   wanted.forEach(({ item }, i) => {
     const here = list.children[i];
     if (here !== item) moveBefore(list, item, here ?? null);
   });
   while (list.children.length > wanted.length) list.lastElementChild.remove();
-  if (isStill) return;
 
-  const top = list.offsetTop;
-  const moves = wanted.map((row) => [row, before.get(row), row.item.offsetTop - top]);
-  for (const [row, from, to] of moves) {
-    if (from === undefined) {
-      row.item.animate([{ opacity: 0 }, { opacity: 1 }], OVERTAKE);
-    } else if (Math.abs(from - to) >= 1) {
-      row.glide?.cancel();
-      row.glide = row.item.animate([{ transform: `translateY(${from - to}px)` }, { transform: "none" }], OVERTAKE);
-      // Who climbs passes in front.
-      row.item.classList.toggle("climbing", from > to);
-      row.glide.onfinish = () => row.item.classList.remove("climbing");
-    }
+  if (!isStill) for (const [row, top] of wanted.map((row) => [row, row.item.offsetTop])) glide(row, seenAt.get(row), top);
+}
+
+/** From the offset where the row was seen, in the list, to its place. A row already on its way there is left alone. */
+function glide(row, from, to) {
+  if (from === undefined) {
+    row.item.animate([{ opacity: 0 }, { opacity: 1 }], OVERTAKE);
+  } else if (row.top !== to) {
+    row.motion?.cancel();
+    // Who climbs passes in front.
+    row.item.classList.toggle("climbing", from > to);
+    row.motion = row.item.animate([{ transform: `translateY(${from - to}px)` }, { transform: "none" }], OVERTAKE);
+    row.motion.onfinish = () => row.item.classList.remove("climbing");
   }
+  row.top = to;
 }
 
 /** `moveBefore`, where the browser has it, keeps the bar's own transition running through the move. */
@@ -107,76 +109,10 @@ function moveBefore(list, item, next) {
   else list.insertBefore(item, next);
 }
 
-function makeRow(name) {
-  const item = document.createElement("li");
-  item.className = "row";
-  const rank = part("rank");
-  const band = part("name");
-  const bar = part("bar");
-  const fill = part("fill");
-  const count = part("count");
-  const share = part("share");
-  // The name decides its own direction, and is text whatever it looks like.
-  band.dir = "auto";
-  band.textContent = band.title = name;
-  bar.setAttribute("aria-hidden", "true");
-  bar.append(fill);
-  item.append(rank, " ", band, " ", bar, count, unseen(" votes, "), share);
-  item.style.setProperty("--hue", hue(name));
-  return {
-    name,
-    item,
-    glide: null,
-    show(place, votes, fraction, filled) {
-      setText(rank, formatCount(place));
-      setText(count, formatCount(votes));
-      setText(share, formatShare(fraction));
-      fill.style.setProperty("--filled", `${(100 * filled).toFixed(2)}%`);
-    },
-  };
-}
-
-function fillOthers(row) {
-  const name = part("name");
-  const count = part("count");
-  const share = part("share");
-  row.append(part("rank"), name, " ", count, unseen(" votes, "), share);
-  return {
-    show(bands, votes, fraction) {
-      setText(name, plural(bands, "other band", "other bands"));
-      setText(count, formatCount(votes));
-      setText(share, formatShare(fraction));
-    },
-  };
-}
-
-function part(className) {
-  const span = document.createElement("span");
-  span.className = className;
-  return span;
-}
-
-function unseen(text) {
-  const span = part("unseen");
-  span.textContent = text;
-  return span;
-}
-
 function tick(votes) {
   const span = document.createElement("span");
   span.textContent = formatCompact(votes);
   return span;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** The same hue for the same name on every screen. */
-function hue(name) {
-  let hash = 0x811c9dc5; // FNV-1a
-  for (const unit of name) hash = Math.imul(hash ^ unit.codePointAt(0), 0x01000193) >>> 0;
-  return HUES[hash % HUES.length];
 }
 
 function example(contest) {

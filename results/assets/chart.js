@@ -18,7 +18,7 @@ export function rateChart(section) {
     pointed = index;
     describe();
   }), [[], []], box);
-  new ResizeObserver(() => plot.setSize(size(box))).observe(box);
+  new ResizeObserver(() => box.clientWidth && plot.setSize(size(box))).observe(box);
   for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
     matchMedia(query).addEventListener("change", () => plot.redraw(false));
   }
@@ -92,7 +92,8 @@ function options(box, onPointed) {
         ...axis,
         grid: { show: false },
         size: 1.9 * rem,
-        space: 4.5 * rem,
+        // Seconds need more room than minutes.
+        space: (_, __, from, to) => (to - from < 100 ? 4.5 : 3.25) * rem,
         incrs: [5, 10, 15, 20, 30, 60, 120, 180, 300],
         values: (_, splits, __, ___, step) => splits.map((s) => (step < 60 ? formatTime : formatMinute)(s * 1_000)),
       },

@@ -28,12 +28,14 @@ export async function listContests() {
 export async function offerContests(label, choose) {
   const select = label.querySelector("select");
   const contests = await listContests();
+  const none = new Option("Choose…", "");
+  none.hidden = true;
+  select.replaceChildren(none, ...contests.map((contest) => new Option(contestTitle(contest), contest)));
   const mark = () => {
-    select.value = contestInUrl();
+    select.value = contests.includes(contestInUrl()) ? contestInUrl() : "";
   };
-  select.replaceChildren(...contests.map((contest) => new Option(contestTitle(contest), contest)));
   mark();
-  label.hidden = contests.length === 0 || (contests.length === 1 && select.value === contests[0]);
+  label.hidden = contests.length < 2;
   select.addEventListener("change", () => choose(select.value));
   addEventListener("popstate", mark);
 }

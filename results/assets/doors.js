@@ -31,7 +31,8 @@ export function doorSplit(bar, list) {
     const sum = Object.values(all).reduce((a, b) => a + b, 0);
     for (const [door, votes] of Object.entries(all)) {
       const { part, votes: number, share } = doors.get(door) ?? open(door);
-      part.style.flexGrow = sum ? votes / sum : 0;
+      part.hidden = votes === 0;
+      part.style.flexGrow = votes / (sum || 1);
       number.textContent = formatCount(votes);
       share.textContent = sum ? formatShare(votes / sum) : "–";
     }

@@ -22,6 +22,9 @@ const figures = totals($("totals"));
 const badge = connectionBadge($("connection"));
 const announce = announcer($("announcement"));
 
+/** What a contest has, and a problem has not. */
+const PARTS = ["connection", "totals", "stage", "source"];
+
 let leave = () => {};
 
 /** Shows a contest until the next call. */
@@ -30,8 +33,8 @@ function show(contest) {
   document.title = `${contestTitle(contest)} – Ovation`;
   $("title").textContent = contestTitle(contest);
   $("tally-link").href = `v1/contests/${encodeURIComponent(contest)}/tally`;
+  for (const part of PARTS) $(part).hidden = false;
   $("problem").hidden = true;
-  $("totals").hidden = $("stage").hidden = false;
   for (const part of [race, doors, chart, figures]) part.clear();
   announce.clear();
 
@@ -51,8 +54,12 @@ function show(contest) {
       badge.show(state);
       document.body.classList.toggle("stale", state !== "live" && state !== "connecting");
       // A server that does not answer the stream is not asked for rates each second as well.
-      if (state === "live") rates.resume();
-      else rates.pause();
+      if (state === "live") {
+        rates.resume();
+      } else {
+        rates.pause();
+        figures.showPace({ newest: null });
+      }
     },
     onRefused: showProblem,
   });
@@ -67,7 +74,7 @@ function show(contest) {
 /** What the server says is wrong with the contest asked for, and which ones there are. */
 async function showProblem({ title, detail }) {
   leave();
-  $("totals").hidden = $("stage").hidden = true;
+  for (const part of PARTS) $(part).hidden = true;
   $("problem-title").textContent = title;
   $("problem-detail").textContent = detail ?? "";
   $("problem-contests").replaceChildren();

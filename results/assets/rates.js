@@ -7,8 +7,10 @@ const SECOND = 1_000;
 const KEPT_S = 900;
 /** Votes of a second are counted a moment after it ended; a second is complete after so long. */
 const SETTLE_MS = 350;
-/** How far back each request looks again, for votes that were counted late. */
+/** How far back each request looks again, for votes that were counted late; */
 const OVERLAP_S = 20;
+/** and every so many requests everything is asked for again, for those that were counted very late. */
+const REFRESH = 30;
 
 /**
  * Calls `onRate` about every second. Starts paused.
@@ -19,6 +21,7 @@ export function followRates(contest, onRate) {
   const clock = serverClock();
   const votes = new Map();
   let knownUntil = 0;
+  let asked = 0;
   let timer = 0;
   let paused = true;
   let closed = false;
@@ -29,7 +32,7 @@ export function followRates(contest, onRate) {
     timer = 0;
     try {
       const missing = Math.ceil(clock.now() / SECOND) - knownUntil;
-      const last = Math.min(KEPT_S, missing + OVERLAP_S);
+      const last = asked++ % REFRESH === 0 ? KEPT_S : Math.min(KEPT_S, missing + OVERLAP_S);
       const query = new URLSearchParams({ every: "1s", last: `${last}s`, contest });
       const answer = await clock.time(() => fetch(`v1/rates?${query}`, { signal: AbortSignal.timeout(5_000), cache: "no-store" }));
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);

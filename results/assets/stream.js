@@ -14,6 +14,9 @@ const SETTLED_MS = 5_000;
 const OFFLINE_MS = 20_000;
 const REQUEST_TIMEOUT_MS = 5_000;
 
+/** Asking again for the same would not help: there is no such contest, or the name can't be one. */
+const isRefusal = (status) => status >= 400 && status < 500 && status !== 429;
+
 /**
  * Calls `onTally` with each tally, `onState` with "connecting", "live", "reconnecting" or "offline", and, when the
  * server refuses the contest, `onRefused` with its problem details, after which nothing more happens.
@@ -47,10 +50,10 @@ export function followTally(contest, { onTally, onState, onRefused }) {
     try {
       const answer = await fetch(url, { signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), cache: "no-store" });
       if (closed) return;
-      if (answer.status === 404) {
+      if (isRefusal(answer.status)) {
         const problem = await answer.json().catch(() => ({}));
         close();
-        onRefused({ title: "Unknown contest", ...problem });
+        onRefused({ title: "This contest can't be shown", ...problem });
         return;
       }
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
@@ -64,7 +67,7 @@ export function followTally(contest, { onTally, onState, onRefused }) {
   }
 
   function listen() {
-    openedAt = Date.now();
+    openedAt = heardAt = Date.now();
     source = new EventSource(`${url}/stream`);
     source.addEventListener("tally", ({ data }) => {
       heard();

@@ -29,8 +29,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A connection whose other end is silent for the interval is asked, and cut if it does not answer within the time-out.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// The domain of `google.rpc.ErrorInfo`.
-const ERROR_DOMAIN: &str = "ovation";
+/// The domain of the reasons (<https://google.aip.dev/193>).
+const DOMAIN: &str = "ovation";
 
 /// Serves until shutdown, then ends every stream and drains.
 pub(crate) async fn serve(
@@ -43,16 +43,17 @@ pub(crate) async fn serve(
     let error = |problem: &dyn std::error::Error| ServeError::new("results gRPC", address, &problem.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ResultsServiceServer<Results>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|problem| error(&problem))?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .add_service(health_service)
-        .add_service(reflection)
+        .add_service(reflection().build_v1().map_err(|problem| error(&problem))?)
+        .add_service(reflection().build_v1alpha().map_err(|problem| error(&problem))?)
         .add_service(ResultsServiceServer::new(Results { stores, watch }))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -132,7 +133,8 @@ fn message(Standing { tally, .. }: &Standing) -> Tally {
 }
 
 fn refused(refusal: Refusal) -> Status {
-    let mut details = ErrorDetails::with_error_info(refusal.reason.slug(), ERROR_DOMAIN, HashMap::new());
+    let reason = refusal.reason.slug().to_uppercase().replace('-', "_");
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     if let Some(field) = refusal.field {
         details.add_bad_request_violation(field, refusal.detail.clone());
     }
@@ -140,23 +142,23 @@ fn refused(refusal: Refusal) -> Status {
 }
 
 fn unavailable(error: &StoreError) -> Status {
-    retry_later(Code::Unavailable, "store-unavailable", unavailable_detail(error))
+    retry_later(Code::Unavailable, "STORE_UNAVAILABLE", unavailable_detail(error))
 }
 
 fn not_followed(reason: NotFollowed) -> Status {
     match reason {
         NotFollowed::Full => retry_later(
             Code::ResourceExhausted,
-            "too-many-streams",
+            "TOO_MANY_STREAMS",
             "there are as many streams as there may be; try again",
         ),
         NotFollowed::Down(error) => unavailable(&error),
-        NotFollowed::Leaving => retry_later(Code::Unavailable, "leaving", "this server is leaving; try again"),
+        NotFollowed::Leaving => retry_later(Code::Unavailable, "LEAVING", "this server is leaving; try again"),
     }
 }
 
 fn retry_later(code: Code, reason: &str, message: impl Into<String>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     details.set_retry_info(Some(Duration::from_secs(Reason::RETRY_AFTER_SECONDS)));
     Status::with_error_details(code, message, details)
 }

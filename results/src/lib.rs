@@ -28,7 +28,7 @@ mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use rocket::routes;
+use rocket::{Build, Rocket, Route, routes};
 use service::{
     CancellationToken,
     http::{self, ServeError},
@@ -45,11 +45,14 @@ pub struct Limits {
     pub streams: usize,
     /// How often a stream of events says that it is current.
     pub heartbeat: Duration,
+    /// How long stores may fail before those who follow a contest are told: a connection that is lost and made again is
+    /// no outage.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 1_000, heartbeat: Duration::from_secs(5) }
+        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2) }
     }
 }
 
@@ -82,7 +85,7 @@ pub async fn run_with(
 ) -> Result<(), ServeError> {
     let leaving = shutdown.child_token();
     let stores = Arc::new(Stores::new(sources));
-    let watch = Watch::new(Arc::clone(&stores), limits.streams, leaving.clone());
+    let watch = Watch::new(Arc::clone(&stores), limits, leaving.clone());
     let rocket = stage(limits, Arc::clone(&stores), watch.clone());
     let http = async {
         let _end_grpc = leaving.clone().drop_guard();
@@ -96,19 +99,20 @@ pub async fn run_with(
     http.and(grpc)
 }
 
-fn stage(limits: Limits, stores: Arc<Stores>, watch: Watch) -> rocket::Rocket<rocket::Build> {
-    http::rocket().manage(limits).manage(stores).manage(watch).mount(
-        "/",
-        routes![
-            page::index,
-            page::asset,
-            tally::contests,
-            tally::tally,
-            stream::tally_stream,
-            albums::albums,
-            rates::rates,
-            book::find_votes,
-            openapi::document,
-        ],
-    )
+fn stage(limits: Limits, stores: Arc<Stores>, watch: Watch) -> Rocket<Build> {
+    http::rocket().manage(limits).manage(stores).manage(watch).mount("/", routes())
+}
+
+fn routes() -> Vec<Route> {
+    routes![
+        page::index,
+        page::asset,
+        tally::contests,
+        tally::tally,
+        stream::tally_stream,
+        albums::albums,
+        rates::rates,
+        book::find_votes,
+        openapi::document,
+    ]
 }

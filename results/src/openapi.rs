@@ -101,3 +101,31 @@ pub(crate) struct Problem {
     /// The parameter at fault, if one is.
     field: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_every_documented_route_is_there() {
+        let routes = crate::routes().into_iter().map(|route| (route.method.as_str(), route.uri.path().to_owned()));
+        let served: BTreeSet<String> = routes
+            .filter(|(_, path)| path.starts_with("/v1/"))
+            .map(|(method, path)| format!("{method} {}", path.replace('<', "{").replace('>', "}")))
+            .collect();
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let documented: BTreeSet<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().unwrap().keys();
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        assert_eq!(served, documented);
+        assert!(served.len() >= 6);
+    }
+}

@@ -35,3 +35,41 @@ impl<T: Clone> Shared<T> {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::{join, join_all};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_together_share_one_reading_that_began_after_they_asked() {
+        let (shared, gate, begun) = (Shared::default(), Semaphore::new(0), AtomicUsize::new(0));
+        let read = || {
+            shared.read(async {
+                let nth = begun.fetch_add(1, Ordering::Relaxed) + 1;
+                gate.acquire().await.unwrap().forget();
+                Ok(nth)
+            })
+        };
+        let first = async {
+            let outcome = read().await.unwrap();
+            gate.add_permits(1);
+            outcome
+        };
+        let late = async {
+            // The first reading has begun, so it may not have what was written since.
+            while begun.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+            let waiting = join_all((0..100).map(|_| read()));
+            join(waiting, async { gate.add_permits(1) }).await.0
+        };
+        let (first, late) = join(first, late).await;
+        assert_eq!(first, 1);
+        assert!(late.into_iter().all(|outcome| outcome.unwrap() == 2));
+    }
+}

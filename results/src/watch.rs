@@ -19,7 +19,7 @@ use tokio::{
 };
 use votes::{ContestId, StoreError};
 
-use crate::{stores::Stores, stream, tally::Standing};
+use crate::{Limits, stores::Stores, stream, tally::Standing};
 
 /// The least time from one reading to the next: 20 a second are as smooth as people see, and a change is shown within
 /// this and the time that reading takes.
@@ -32,9 +32,6 @@ const REST: u32 = 4;
 /// How often watchers hear of what is no vote of their contest: votes that are accepted, or counted for other contests.
 const REFRESH: Duration = Duration::from_millis(500);
 
-/// How long the stores may fail before watchers are told: a connection that is lost and made again is no outage.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// The pause after a first failure, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -44,6 +41,7 @@ pub(crate) struct Watch {
     stores: Arc<Stores>,
     channels: Arc<Channels>,
     places: Arc<Semaphore>,
+    patience: Duration,
     shutdown: CancellationToken,
 }
 
@@ -69,6 +67,12 @@ pub(crate) struct Update {
     pub(crate) event: Bytes,
 }
 
+impl Update {
+    fn of(standing: &Arc<Standing>) -> Self {
+        Self { standing: Arc::clone(standing), event: stream::tally_event(standing) }
+    }
+}
+
 /// Why a contest can't be followed.
 #[derive(Debug)]
 pub(crate) enum NotFollowed {
@@ -81,21 +85,23 @@ pub(crate) enum NotFollowed {
 }
 
 impl Watch {
-    /// At most `watchers` follow at a time. All that is followed ends on shutdown.
-    pub(crate) fn new(stores: Arc<Stores>, watchers: usize, shutdown: CancellationToken) -> Self {
-        Self { stores, channels: Arc::default(), places: Arc::new(Semaphore::new(watchers)), shutdown }
+    /// All that is followed ends on shutdown.
+    pub(crate) fn new(stores: Arc<Stores>, limits: Limits, shutdown: CancellationToken) -> Self {
+        let places = Arc::new(Semaphore::new(limits.streams));
+        Self { stores, channels: Arc::default(), places, patience: limits.patience, shutdown }
     }
 
     /// Begins to follow a contest. The first news, the standing as it is, are there at once.
     pub(crate) async fn follow(&self, contest: &ContestId, protocol: &'static str) -> Result<Follower, NotFollowed> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| NotFollowed::Full)?;
         let mut channel = self.channel(contest);
-        match channel.wait_for(|state| !matches!(state, State::Reading)).await.map(|state| state.clone()) {
-            Ok(State::Down(error)) => return Err(NotFollowed::Down(error)),
-            Ok(_) => channel.mark_changed(),
-            Err(_) => return Err(NotFollowed::Leaving),
-        }
-        Ok(Follower::new(channel, protocol, place))
+        let state = channel.wait_for(|state| !matches!(state, State::Reading)).await.map(|state| state.clone());
+        let first = match state.map_err(|_| NotFollowed::Leaving)? {
+            State::Current(update) => update,
+            // The task may be about to try again: who comes now should not wait for it.
+            _ => Arc::new(Update::of(&self.stores.standing(contest).await.map_err(NotFollowed::Down)?)),
+        };
+        Ok(Follower::new(first, channel, protocol, place))
     }
 
     /// The contest's channel. Whoever comes first starts its task.
@@ -112,6 +118,7 @@ impl Watch {
             channels: Arc::clone(&self.channels),
             contest: contest.clone(),
             sender,
+            patience: self.patience,
             shown: None,
         };
         let shutdown = self.shutdown.clone();
@@ -122,6 +129,7 @@ impl Watch {
 
 /// One who follows a contest. Its place is free again when it is dropped.
 pub(crate) struct Follower {
+    first: Option<Arc<Update>>,
     channel: watch::Receiver<State>,
     protocol: &'static str,
     _place: OwnedSemaphorePermit,
@@ -138,13 +146,21 @@ pub(crate) enum News {
 }
 
 impl Follower {
-    fn new(channel: watch::Receiver<State>, protocol: &'static str, place: OwnedSemaphorePermit) -> Self {
+    fn new(
+        first: Arc<Update>,
+        channel: watch::Receiver<State>,
+        protocol: &'static str,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         gauge!("ovation_results_streams", "protocol" => protocol).increment(1);
-        Self { channel, protocol, _place: place }
+        Self { first: Some(first), channel, protocol, _place: place }
     }
 
     /// Waits for news that were not heard yet. If the future is dropped, nothing was heard.
     pub(crate) async fn news(&mut self) -> News {
+        if let Some(first) = self.first.take() {
+            return News::Update(first);
+        }
         loop {
             if self.channel.changed().await.is_err() {
                 return News::Over;
@@ -175,6 +191,7 @@ struct Task {
     channels: Arc<Channels>,
     contest: ContestId,
     sender: watch::Sender<State>,
+    patience: Duration,
     shown: Option<(Arc<Standing>, Instant)>,
 }
 
@@ -182,7 +199,7 @@ impl Task {
     async fn run(mut self) {
         let mut failing_since = None;
         let mut back_off = BACK_OFF.0;
-        while !self.is_deserted() {
+        while !self.give_up() {
             let begun = Instant::now();
             match self.stores.standing(&self.contest).await {
                 Ok(standing) => {
@@ -194,7 +211,7 @@ impl Task {
                 }
                 Err(error) => {
                     let since: Instant = *failing_since.get_or_insert(begun);
-                    if self.shown.is_none() || since.elapsed() >= PATIENCE {
+                    if self.shown.is_none() || since.elapsed() >= self.patience {
                         self.shown = None;
                         self.sender.send_replace(State::Down(error));
                     }
@@ -232,16 +249,20 @@ impl Task {
         });
         if is_news {
             self.shown = Some((Arc::clone(standing), Instant::now()));
-            let update = Update { standing: Arc::clone(standing), event: stream::tally_event(standing) };
-            self.sender.send_replace(State::Current(Arc::new(update)));
+            self.sender.send_replace(State::Current(Arc::new(Update::of(standing))));
         }
     }
 
-    /// Whether nobody follows any more; then the channel is given up, too.
+    /// Whether nobody follows any more.
     fn is_deserted(&self) -> bool {
+        self.sender.receiver_count() == 1
+    }
+
+    /// Gives the channel up if it is deserted. Once that is done, who comes next starts another task.
+    fn give_up(&self) -> bool {
         // Under the lock nobody can begin to follow in between.
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_deserted = self.sender.receiver_count() == 1;
+        let is_deserted = self.is_deserted();
         if is_deserted {
             channels.remove(&self.contest);
         }

@@ -4,9 +4,12 @@
 //! Leaving, on SIGTERM or SIGINT: not ready first, then the services stop accepting, drain and flush; whatever is still
 //! there after [`DEADLINE`] is cut. Everything acknowledged is durable by then, so cutting loses nothing.
 
-use std::{error::Error, future::Future, process::ExitCode, time::Duration};
+use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, ConfigError, Health, admin, telemetry};
@@ -34,6 +37,18 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// A program's outcome.
 pub type Outcome = Result<(), Failure>;
 
+/// Reads the command line. `Err` is the exit code after help, the version or an error was printed.
+///
+/// # Errors
+/// If the program has nothing more to do.
+pub fn parse<P: clap::Parser>() -> Result<P, ExitCode> {
+    P::try_parse().map_err(|error| {
+        // Nobody is left to tell if this can't be printed.
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+    })
+}
+
 /// Runs a program from its configuration to its exit code.
 pub fn main<R: Future<Output = Outcome>>(
     config: Result<Config, ConfigError>,
@@ -51,6 +66,15 @@ pub fn exit_code(outcome: Outcome) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     eprintln!("error: {error}");
     if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+}
+
+/// Binds a listener; `key` is the configuration's key of the address.
+///
+/// # Errors
+/// Names the key and the address.
+pub async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
+    let problem = |error| ConfigError::new(key, format!("can't listen on {address}: {error}"));
+    TcpListener::bind(address).await.map_err(problem)
 }
 
 async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(Context) -> R) -> Outcome {

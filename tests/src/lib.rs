@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 /// Far longer than anything takes on a busy machine: a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, as built beside this test.
 pub fn program() -> PathBuf {
@@ -68,9 +68,13 @@ impl System {
         let Addresses { rest, grpc, results, results_grpc, admin } = addresses;
         let log = File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
         command.arg("up").arg("--data").arg(data);
-        for (flag, address) in
-            [("--rest", rest), ("--grpc", grpc), ("--results", results), ("--results-grpc", results_grpc), ("--admin", admin)]
-        {
+        for (flag, address) in [
+            ("--rest", rest),
+            ("--grpc", grpc),
+            ("--results", results),
+            ("--results-grpc", results_grpc),
+            ("--admin", admin),
+        ] {
             command.arg(flag).arg(address.to_string());
         }
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -192,7 +196,13 @@ pub fn run(args: &[&str]) -> Output {
 
 /// Starts a command of the program.
 pub fn start(args: &[&str]) -> Child {
-    Command::new(program()).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    Command::new(program())
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// The one JSON value that a command printed.

@@ -76,7 +76,9 @@ fn a_vote_altered_in_the_book_is_named() {
 
 #[test]
 fn a_time_altered_in_the_book_is_named() {
-    assert!(differences("count.db", "UPDATE votes SET accepted_at = accepted_at - 1").contains("differs in another field"));
+    assert!(
+        differences("count.db", "UPDATE votes SET accepted_at = accepted_at - 1").contains("differs in another field")
+    );
 }
 
 #[test]

@@ -26,11 +26,28 @@ fn an_acknowledged_vote_survives_25_kills_and_is_counted_once() {
     let flood = |door: &str, url: String| -> Child {
         let receipts = receipts(door);
         start(&[
-            "flood", "--json", "--protocol", door, "--url", &url, "--rate", "400", "--for", "75s", "--connections", "4",
-            "--retry-for", "60s", "--timeout", "2s", "--receipts", receipts.to_str().unwrap(),
+            "flood",
+            "--json",
+            "--protocol",
+            door,
+            "--url",
+            &url,
+            "--rate",
+            "400",
+            "--for",
+            "75s",
+            "--connections",
+            "4",
+            "--retry-for",
+            "60s",
+            "--timeout",
+            "2s",
+            "--receipts",
+            receipts.to_str().unwrap(),
         ])
     };
-    let floods = [flood("rest", format!("http://{}", addresses.rest)), flood("grpc", format!("http://{}", addresses.grpc))];
+    let floods =
+        [flood("rest", format!("http://{}", addresses.rest)), flood("grpc", format!("http://{}", addresses.grpc))];
 
     let begun = Instant::now();
     let mut random = rand::rng();

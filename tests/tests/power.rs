@@ -4,11 +4,7 @@
 //! to the log with that id, an fsync of the log that began after the write and succeeded, and then the answer.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::json;
 use tests::{Addresses, System, program};

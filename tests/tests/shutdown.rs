@@ -16,8 +16,18 @@ fn sigterm_in_mid_flood_loses_no_acknowledged_vote() {
         .map(|(door, address)| {
             let receipts = folder.path().join(door);
             let flood = start(&[
-                "flood", "--json", "--protocol", door, "--url", &format!("http://{address}"), "--rate", "500", "--for",
-                "8s", "--receipts", receipts.to_str().unwrap(),
+                "flood",
+                "--json",
+                "--protocol",
+                door,
+                "--url",
+                &format!("http://{address}"),
+                "--rate",
+                "500",
+                "--for",
+                "8s",
+                "--receipts",
+                receipts.to_str().unwrap(),
             ]);
             (flood, receipts)
         })

@@ -1,0 +1,44 @@
+//! The program `consumer`: counting alone.
+
+use std::process::ExitCode;
+
+use backends::Stores;
+use clap::Parser;
+use serde::Serialize;
+use service::{
+    Config, Context,
+    config::CommonFlags,
+    health::Weight,
+    program::{self, Outcome},
+};
+use votes::Counter;
+
+/// The admin port of this program, beside the others on one machine.
+const ADMIN_PORT: u16 = 9103;
+
+/// Count the votes that are on the vote log
+#[derive(Parser, Serialize)]
+#[command(version, after_help = "Example:\n  consumer --data ovation-data")]
+struct Flags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonFlags,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match program::parse() {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    program::main(Config::load(flags.common.config.clone(), flags, ADMIN_PORT), serve)
+}
+
+async fn serve(context: Context) -> Outcome {
+    let Context { config, health, shutdown } = context;
+    let stores = Stores::open(&config)?;
+    stores.watch_queue(&health, Weight::Helpful);
+    stores.watch_book(&health, Weight::Helpful);
+    stores.watch_tallies(&health, Weight::Helpful);
+    let counter = Counter::new(stores.book(), stores.tallies());
+    Ok(consumer::run(stores.feed(), counter, health, shutdown).await?)
+}

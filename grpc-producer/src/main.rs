@@ -1,0 +1,49 @@
+//! The program `grpc-producer`: the gRPC door alone.
+
+use std::process::ExitCode;
+
+use backends::Stores;
+use clap::Parser;
+use serde::Serialize;
+use service::{
+    Config, Context,
+    config::CommonFlags,
+    health::Weight,
+    program::{self, Outcome},
+};
+use votes::{Door, DoorKind};
+
+/// The admin port of this program, beside the others on one machine.
+const ADMIN_PORT: u16 = 9102;
+
+/// Take votes over gRPC and put them on the vote log
+#[derive(Parser, Serialize)]
+#[command(version, after_help = "Example:\n  grpc-producer --listen 0.0.0.0:50051 --data ovation-data")]
+struct Flags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonFlags,
+    /// Where it listens [default: 127.0.0.1:50051]
+    #[arg(long = "listen", value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match program::parse() {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    program::main(Config::load(flags.common.config.clone(), flags, ADMIN_PORT), serve)
+}
+
+async fn serve(context: Context) -> Outcome {
+    let Context { config, health, shutdown } = context;
+    let stores = Stores::open(&config)?;
+    stores.watch_queue(&health, Weight::Vital);
+    let door = Door::new(DoorKind::Grpc, config.contests()?, stores.secret(), stores.queue());
+    let listener = program::listen("grpc", config.grpc).await?;
+    let outcome = grpc_producer::run(listener, door, health, shutdown).await;
+    stores.queue().flush().await;
+    Ok(outcome?)
+}

@@ -1,0 +1,55 @@
+//! The program `results`: the live page and the read side alone.
+
+use std::process::ExitCode;
+
+use backends::Stores;
+use clap::Parser;
+use results::Sources;
+use serde::Serialize;
+use service::{
+    Config, Context,
+    config::CommonFlags,
+    health::Weight,
+    program::{self, Outcome},
+};
+
+/// The admin port of this program, beside the others on one machine.
+const ADMIN_PORT: u16 = 9104;
+
+/// Serve the live page, the tallies and the vote book
+#[derive(Parser, Serialize)]
+#[command(version, after_help = "Example:\n  results --listen 0.0.0.0:8080 --grpc 0.0.0.0:50052 --data ovation-data")]
+struct Flags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonFlags,
+    /// Where it listens for HTTP [default: 127.0.0.1:8080]
+    #[arg(long = "listen", value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<String>,
+    /// Where it listens for gRPC [default: 127.0.0.1:50052]
+    #[arg(long = "grpc", value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results_grpc: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match program::parse() {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    program::main(Config::load(flags.common.config.clone(), flags, ADMIN_PORT), serve)
+}
+
+async fn serve(context: Context) -> Outcome {
+    let Context { config, health, shutdown } = context;
+    let stores = Stores::open(&config)?;
+    stores.watch_tallies(&health, Weight::Vital);
+    stores.watch_book(&health, Weight::Helpful);
+    stores.watch_queue(&health, Weight::Helpful);
+    let sources =
+        Sources { contests: config.contests()?, tallies: stores.tallies(), book: stores.book(), feed: stores.feed() };
+    let grpc = program::listen("results_grpc", config.results_grpc).await?;
+    let latch = health.latch("results");
+    Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(latch)).await?)
+}

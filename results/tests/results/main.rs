@@ -1,0 +1,12 @@
+//! The results, served on real sockets from stores in memory.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod grpc;
+mod leaving;
+mod memory;
+mod outages;
+mod page;
+mod queries;
+mod server;
+mod stream;

@@ -1,0 +1,331 @@
+//! Stores in memory: simple, but atomic, and with switches for what can go wrong.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use results::Sources;
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use votes::{
+    Added, Advanced, AlbumVotes, Assignment, BallotKey, BandVotes, Batch, Book, Bounds, Checkpoint, ContestId,
+    Contests, Counts, DeadLetter, DoorKind, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot,
+    StoreError, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery, VoteRequest, VoterSecret, Window,
+};
+
+/// How many partitions the log has.
+pub(crate) const PARTITIONS: u16 = 3;
+
+/// All stores of a test.
+pub(crate) struct Memory {
+    data: Mutex<Data>,
+    tallies: watch::Sender<State>,
+    /// Whether the book fails.
+    pub(crate) book_is_down: AtomicBool,
+    /// Whether the log fails.
+    pub(crate) log_is_down: AtomicBool,
+    /// How many bytes longer a tally shows each band's name: what a slow reader does not read then soon fills every buffer.
+    pub(crate) padding: AtomicUsize,
+    /// How long reading a tally takes, in milliseconds.
+    pub(crate) reading_takes: AtomicU64,
+    /// When readings of a tally began and ended.
+    pub(crate) readings: Mutex<Vec<(Instant, Instant)>>,
+    /// How often albums, rates and votes were asked for.
+    pub(crate) questions: AtomicUsize,
+    asked: Notify,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    version: u64,
+    is_down: bool,
+}
+
+#[derive(Default)]
+struct Data {
+    counts: Counts,
+    book: Vec<LoggedVote>,
+    ends: [u64; PARTITIONS as usize],
+    processed: u64,
+}
+
+/// A vote for a band in the contest `bands`.
+pub(crate) fn vote_for(name: &str) -> VoteRequest {
+    VoteRequest { name: Some(name.to_owned()), ..VoteRequest::default() }
+}
+
+impl Memory {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            data: Mutex::default(),
+            tallies: watch::Sender::new(State::default()),
+            book_is_down: false.into(),
+            log_is_down: false.into(),
+            padding: 0.into(),
+            reading_takes: 0.into(),
+            readings: Mutex::default(),
+            questions: 0.into(),
+            asked: Notify::new(),
+        })
+    }
+
+    pub(crate) fn sources(self: &Arc<Self>, contests: &[&str]) -> Sources {
+        let contests = contests.iter().map(|id| (id.parse().unwrap(), votes::Contest::default())).collect();
+        Sources {
+            contests: Arc::new(Contests::new(contests)),
+            tallies: Arc::clone(self) as Arc<dyn Tallies>,
+            book: Arc::clone(self) as Arc<dyn Book>,
+            feed: Arc::clone(self) as Arc<dyn VoteFeed>,
+        }
+    }
+
+    /// Accepts and counts one vote for each name; returns the version of the tallies.
+    pub(crate) fn count(&self, names: &[&str]) -> u64 {
+        self.count_votes(names.iter().map(|name| (vote_for(name), UnixMillis::now())).collect())
+    }
+
+    /// Accepts and counts votes; returns the version of the tallies.
+    pub(crate) fn count_votes(&self, votes: Vec<(VoteRequest, UnixMillis)>) -> u64 {
+        let ids = votes.iter().map(|(request, _)| request.contest.clone().unwrap_or("bands".to_owned()));
+        let contests = Contests::new(ids.map(|id| (id.parse().unwrap(), votes::Contest::default())).collect());
+        let secret = VoterSecret::new(&[7; 32]).unwrap();
+        let mut data = self.data();
+        for (request, at) in votes {
+            let vote = Vote::admit(request, &contests, Some(&secret), DoorKind::Rest, at).unwrap();
+            let partition = data.processed % u64::from(PARTITIONS);
+            let end = &mut data.ends[usize::try_from(partition).unwrap()];
+            let place = Place { partition: Partition(u16::try_from(partition).unwrap()), offset: Offset(*end) };
+            *end += 1;
+            let logged = LoggedVote { place, vote };
+            data.counts.merge(Counts::of([&logged]));
+            data.book.push(logged);
+            data.processed += 1;
+        }
+        let mut version = 0;
+        self.tallies.send_modify(|state| {
+            state.version += 1;
+            version = state.version;
+        });
+        version
+    }
+
+    /// Accepts votes that are not counted.
+    pub(crate) fn accept(&self, votes: u64) {
+        self.data().ends[0] += votes;
+    }
+
+    /// Forgets the newest records of the log, as a log does whose last writes were not seen yet.
+    pub(crate) fn lag(&self, records: u64) {
+        let end = &mut self.data().ends[0];
+        *end = end.saturating_sub(records);
+    }
+
+    /// Makes the tallies fail, or work again.
+    pub(crate) fn set_tallies_down(&self, is_down: bool) {
+        self.tallies.send_modify(|state| state.is_down = is_down);
+    }
+
+    /// Waits until a tally has been read so many times.
+    pub(crate) async fn wait_for_readings(&self, count: usize) {
+        loop {
+            let asked = self.asked.notified();
+            if self.readings.lock().unwrap().len() >= count {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    fn data(&self) -> MutexGuard<'_, Data> {
+        self.data.lock().unwrap()
+    }
+
+    fn check_tallies(&self) -> Result<(), StoreError> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        if self.tallies.borrow().is_down { Err(StoreError::new("tallies", "secret words of a driver")) } else { Ok(()) }
+    }
+
+    fn read_tally(&self, contest: &ContestId, top: usize) -> Tally {
+        let data = self.data();
+        let counts = data.counts.contests.get(contest).cloned().unwrap_or_default();
+        let total = counts.total();
+        let mut bands: Vec<_> = counts.bands.into_iter().collect();
+        bands.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+        let others = bands.split_off(top.min(bands.len()));
+        let padding = "~".repeat(self.padding.load(Ordering::Relaxed));
+        let band = |(name, votes): (String, u64)| BandVotes {
+            name: name + &padding,
+            votes,
+            share: votes as f64 / total as f64,
+        };
+        Tally {
+            contest: contest.clone(),
+            total,
+            version: self.tallies.borrow().version,
+            bands: bands.into_iter().map(band).collect(),
+            others: Others { bands: others.len() as u64, votes: others.iter().map(|(_, votes)| votes).sum() },
+            doors: counts.doors.into_iter().map(|(door, votes)| (door.to_string(), votes)).collect(),
+            processed: data.processed,
+        }
+    }
+}
+
+#[async_trait]
+impl Tallies for Memory {
+    async fn position(&self, _: Partition) -> Result<Offset, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn add(&self, _: Partition, _: Offset, _: Offset, _: Counts) -> Result<Added, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn tally(&self, contest: &ContestId, top: usize) -> Result<Tally, StoreError> {
+        let begun = Instant::now();
+        let takes = self.reading_takes.load(Ordering::Relaxed);
+        if takes > 0 {
+            sleep(Duration::from_millis(takes)).await;
+        }
+        let tally = self.check_tallies().map(|()| self.read_tally(contest, top));
+        self.readings.lock().unwrap().push((begun, Instant::now()));
+        self.asked.notify_waiters();
+        tally
+    }
+
+    async fn albums(&self, contest: &ContestId, top: usize) -> Result<Vec<AlbumVotes>, StoreError> {
+        self.check_tallies()?;
+        let counts = self.data().counts.contests.get(contest).cloned().unwrap_or_default();
+        let mut albums: Vec<_> =
+            counts.albums.into_iter().map(|((name, album), votes)| AlbumVotes { name, album, votes }).collect();
+        albums.sort_by(|a, b| b.votes.cmp(&a.votes).then_with(|| a.album.cmp(&b.album)));
+        albums.truncate(top);
+        Ok(albums)
+    }
+
+    async fn rates(
+        &self,
+        contest: Option<&ContestId>,
+        window: Window,
+        from: UnixMillis,
+        to: UnixMillis,
+    ) -> Result<Vec<RateWindow>, StoreError> {
+        self.check_tallies()?;
+        let mut windows = std::collections::BTreeMap::<UnixMillis, u64>::new();
+        for (id, counts) in &self.data().counts.contests {
+            if contest.is_none_or(|contest| contest == id) {
+                for ((size, start), votes) in &counts.windows {
+                    if *size == window && (from..to).contains(start) {
+                        *windows.entry(*start).or_default() += votes;
+                    }
+                }
+            }
+        }
+        Ok(windows.into_iter().map(|(start, votes)| RateWindow { start, votes }).collect())
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        unimplemented!("results don't audit")
+    }
+
+    async fn changed(&self, seen: u64) -> Result<u64, StoreError> {
+        let mut tallies = self.tallies.subscribe();
+        let state = *tallies.wait_for(|state| state.is_down || state.version != seen).await.unwrap();
+        if state.is_down { Err(StoreError::new("tallies", "down")) } else { Ok(state.version) }
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.check_tallies()
+    }
+}
+
+#[async_trait]
+impl Book for Memory {
+    async fn checkpoint(&self, _: Partition) -> Result<Checkpoint, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn insert(&self, _: Arc<[LoggedVote]>) -> Result<Vec<usize>, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn locate(&self, _: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn advance(&self, _: Partition, _: Offset, _: Checkpoint) -> Result<Advanced, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn range(&self, _: Partition, _: Offset, _: Offset, _: usize) -> Result<Vec<LoggedVote>, StoreError> {
+        unimplemented!("results don't audit")
+    }
+
+    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
+        if self.book_is_down.load(Ordering::Relaxed) {
+            return Err(StoreError::new("book", "secret words of a driver"));
+        }
+        let is_wanted = |vote: &Vote| {
+            vote.contest == query.contest
+                && query.name.as_ref().is_none_or(|name| *name == vote.name)
+                && query.from.is_none_or(|from| vote.accepted_at >= from)
+                && query.to.is_none_or(|to| vote.accepted_at < to)
+        };
+        let mut found: Vec<_> = self.data().book.iter().filter(|logged| is_wanted(&logged.vote)).cloned().collect();
+        found.sort_by_key(|logged| std::cmp::Reverse(logged.vote.accepted_at));
+        found.truncate(query.most);
+        Ok(found)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl VoteFeed for Memory {
+    fn partitions(&self) -> u16 {
+        PARTITIONS
+    }
+
+    async fn assignment(&self) -> Result<Assignment, StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
+        if self.log_is_down.load(Ordering::Relaxed) {
+            return Err(StoreError::new("vote log", "secret words of a driver"));
+        }
+        Ok(Bounds { start: Offset(0), end: Offset(self.data().ends[usize::from(partition.0)]) })
+    }
+
+    async fn seek(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn next_batch(&self, _: Partition, _: usize) -> Result<Batch, StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn commit(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn bury(&self, _: &[DeadLetter]) -> Result<(), StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn dead(&self, _: Partition, _: Offset, _: Offset) -> Result<Vec<DeadLetter>, StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

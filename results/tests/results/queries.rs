@@ -1,0 +1,299 @@
+//! Questions over HTTP, and their answers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use votes::{UnixMillis, VoteRequest};
+
+use crate::{memory::vote_for, server::start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contests_are_those_of_the_configuration() {
+    let server = start().await;
+    assert_eq!(
+        server.get("/v1/contests").await.json(),
+        json!({"contests": [{"contest": "bands"}, {"contest": "quiet"}]})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tally_has_the_leading_bands_and_what_was_accepted() {
+    let server = start().await;
+    let version = server.memory.count(&["Pink Floyd", "Queen", "Pink Floyd", "Björk"]);
+    server.memory.accept(2);
+    assert_eq!(
+        server.get("/v1/contests/bands/tally").await.json(),
+        json!({
+            "contest": "bands",
+            "total": 4,
+            "version": version,
+            "bands": [
+                {"name": "Pink Floyd", "votes": 2, "share": 0.5},
+                {"name": "Björk", "votes": 1, "share": 0.25},
+                {"name": "Queen", "votes": 1, "share": 0.25},
+            ],
+            "others": {"bands": 0, "votes": 0},
+            "doors": {"rest": 4},
+            "processed": 4,
+            "accepted": 6,
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_a_hundred_bands_the_rest_is_one_sum() {
+    let server = start().await;
+    let names: Vec<String> = (0..130).map(|n| format!("Band {n}")).collect();
+    server.memory.count(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let tally = server.get("/v1/contests/bands/tally").await.json();
+    assert_eq!(tally["bands"].as_array().unwrap().len(), 100);
+    assert_eq!(tally["others"], json!({"bands": 30, "votes": 30}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_contest_is_not_found() {
+    let server = start().await;
+    for path in [
+        "/v1/contests/films/tally",
+        "/v1/contests/films/tally/stream",
+        "/v1/contests/films/albums",
+        "/v1/contests/No%20Slug!/tally",
+        "/v1/rates?contest=films",
+        "/v1/votes?contest=films",
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"), "{path}");
+        assert_eq!(answer.json()["type"], "urn:ovation:unknown-contest", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_parameter_is_named() {
+    let server = start().await;
+    for (query, field) in [
+        ("rates?every=5s", "every"),
+        ("rates?every=", "every"),
+        ("rates?last=60", "last"),
+        ("rates?last=-1s", "last"),
+        ("rates?last=500ms", "last"),
+        ("rates?every=1m&last=30s", "last"),
+        ("rates?every=10ms&last=16m", "last"),
+        ("rates?last=25h", "last"),
+        ("rates?every=1m&last=366d", "last"),
+        ("rates?last=9223372036854775807d", "last"),
+        ("rates?evry=1s", "evry"),
+        ("rates?every=1s&every=1m", "every"),
+        ("rates?contest=No+Slug", "contest"),
+        ("votes?limit=0", "limit"),
+        ("votes?limit=1001", "limit"),
+        ("votes?limit=many", "limit"),
+        ("votes?from=yesterday", "from"),
+        ("votes?to=2026-13-01T00:00:00Z", "to"),
+        ("votes?from=2026-11-21T20:00:00%2B01:00&to=2026-11-21T19:00:00Z", "to"),
+        ("votes?from=2026-11-21T20:00:00+01:00", "from"),
+        ("votes?name=", "name"),
+        ("votes?name=%00", "name"),
+        ("votes?contest=-x", "contest"),
+        ("votes?voter=me", "voter"),
+        ("votes?name=a&name=b", "name"),
+        ("votes?name[0]=a", "name[0]"),
+        ("contests/bands/albums?top=0", "top"),
+        ("contests/bands/albums?top=x", "top"),
+        ("contests/bands/albums?to=1", "to"),
+    ] {
+        let answer = server.get(&format!("/v1/{query}")).await;
+        assert_eq!((answer.status, answer.header("content-type")), (422, "application/problem+json"), "{query}");
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:ovation:invalid-field", "{query}");
+        assert_eq!(problem["field"], field, "{query}");
+        assert!(problem["detail"].as_str().unwrap().starts_with(field), "{query}: {problem}");
+    }
+    assert_eq!(server.memory.questions.load(std::sync::atomic::Ordering::Relaxed), 0, "and no store is asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_count_votes_by_the_time_they_were_accepted() {
+    let server = start().await;
+    let now = UnixMillis::now().0;
+    let second = now - now % 1_000;
+    let at = |before: i64| UnixMillis(second - before);
+    let mut other = vote_for("Amadeus");
+    other.contest = Some("quiet".into());
+    server.memory.count_votes(vec![
+        (vote_for("Queen"), at(2_000)),
+        (vote_for("Queen"), at(1_500)),
+        (vote_for("Queen"), at(1_001)),
+        (other, at(30_000)),
+        (vote_for("Queen"), at(7_200_000)),
+    ]);
+    let windows = |answer: &Value| -> Vec<(i64, u64)> {
+        let windows = answer.as_array().unwrap().iter();
+        windows.map(|window| (window["start"].as_i64().unwrap() - second, window["votes"].as_u64().unwrap())).collect()
+    };
+    let all = server.get("/v1/rates").await;
+    assert_eq!(all.header("content-type"), "application/json");
+    assert_eq!(windows(&all.json()), [(-30_000, 1), (-2_000, 3)]);
+    assert_eq!(windows(&server.get("/v1/rates?contest=bands").await.json()), [(-2_000, 3)]);
+    assert_eq!(windows(&server.get("/v1/rates?every=1s&last=10s").await.json()), [(-2_000, 3)]);
+    assert_eq!(
+        windows(&server.get("/v1/rates?every=10ms&last=1m&contest=bands").await.json()),
+        [(-2_000, 1), (-1_500, 1), (-1_010, 1)]
+    );
+    let minutes = server.get("/v1/rates?every=1m&last=3h").await.json();
+    let minutes = windows(&minutes);
+    assert_eq!(minutes.iter().map(|(_, votes)| votes).sum::<u64>(), 5);
+    assert!(minutes.is_sorted() && minutes.iter().all(|(start, _)| (start + second) % 60_000 == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leading_albums_are_of_votes_that_name_one() {
+    let server = start().await;
+    let album = |album: &str| VoteRequest { album: Some(album.into()), ..vote_for("Pink Floyd") };
+    let now = UnixMillis::now();
+    let votes = [album("Animals"), album("The Wall"), album("The Wall"), vote_for("Pink Floyd")];
+    server.memory.count_votes(votes.into_iter().map(|vote| (vote, now)).collect());
+    let wall = json!({"name": "Pink Floyd", "album": "The Wall", "votes": 2});
+    let animals = json!({"name": "Pink Floyd", "album": "Animals", "votes": 1});
+    assert_eq!(
+        server.get("/v1/contests/bands/albums").await.json(),
+        json!({"contest": "bands", "albums": [wall, animals]})
+    );
+    assert_eq!(
+        server.get("/v1/contests/bands/albums?top=1").await.json(),
+        json!({"contest": "bands", "albums": [wall]})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn votes_are_found_by_band_and_time_newest_first() {
+    let server = start().await;
+    let noon = |seconds: i64| UnixMillis(1_795_262_400_000 + seconds * 1_000);
+    let full = VoteRequest {
+        album: Some("Jóga".into()),
+        year: Some(1997),
+        rank: Some(4.5),
+        voter: Some("somebody".into()),
+        vote_id: Some("0190e1c8-5d6f-7aaa-8bbb-0123456789ab".into()),
+        ..vote_for("Björk")
+    };
+    server.memory.count_votes(vec![(full, noon(0)), (vote_for("Queen"), noon(1)), (vote_for("Queen"), noon(2))]);
+
+    // Decomposed, as some keyboards type it: o and a combining diaeresis.
+    let found = server.get("/v1/votes?name=Bjo%CC%88rk").await.json();
+    let vote = &found["votes"][0];
+    let voter = vote["voter"].as_str().unwrap();
+    assert!(voter.len() == 64 && voter.bytes().all(|byte| byte.is_ascii_hexdigit()), "{voter}");
+    assert_eq!(
+        found,
+        json!({"votes": [{
+            "vote_id": "0190e1c8-5d6f-7aaa-8bbb-0123456789ab",
+            "contest": "bands",
+            "name": "Björk",
+            "album": "Jóga",
+            "year": 1997,
+            "rank": 4.5,
+            "voter": voter,
+            "accepted_at": "2026-11-21T12:00:00.000Z",
+            "door": "rest",
+            "partition": 0,
+            "offset": 0,
+        }]})
+    );
+
+    let times = async |query: &str| -> Vec<String> {
+        let found = server.get(&format!("/v1/votes?{query}")).await.json();
+        found["votes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|vote| vote["accepted_at"].as_str().unwrap()[17..19].into())
+            .collect()
+    };
+    assert_eq!(times("").await, ["02", "01", "00"]);
+    assert_eq!(times("limit=1").await, ["02"]);
+    assert_eq!(times("from=2026-11-21T12:00:01Z").await, ["02", "01"]);
+    assert_eq!(times("from=2026-11-21T13:00:01%2B01:00&to=2026-11-21T12:00:02Z").await, ["01"]);
+    assert_eq!(times("contest=quiet").await, Vec::<String>::new());
+    let bare = &server.get("/v1/votes?limit=1").await.json()["votes"][0];
+    let fields: Vec<_> = bare.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields, ["accepted_at", "contest", "door", "name", "offset", "partition", "vote_id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_exactly_the_documented_fields() {
+    let server = start().await;
+    let request = VoteRequest {
+        album: Some("The Wall".into()),
+        year: Some(1979),
+        rank: Some(1.0),
+        voter: Some("somebody".into()),
+        ..vote_for("Pink Floyd")
+    };
+    server.memory.count_votes(vec![(request, UnixMillis::now())]);
+    let document = server.get("/openapi.json").await.json();
+    assert_eq!(document["openapi"].as_str().unwrap().split('.').take(2).collect::<Vec<_>>(), ["3", "1"]);
+    for (route, path) in [
+        ("/v1/contests", "/v1/contests"),
+        ("/v1/contests/{contest}/tally", "/v1/contests/bands/tally"),
+        ("/v1/contests/{contest}/albums", "/v1/contests/bands/albums"),
+        ("/v1/rates", "/v1/rates"),
+        ("/v1/votes", "/v1/votes"),
+    ] {
+        let schema = &document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{route}");
+        check(&document, schema, &server.get(path).await.json(), route);
+    }
+    let problem = server.get("/v1/rates?every=x").await.json();
+    let schema =
+        &document["paths"]["/v1/rates"]["get"]["responses"]["422"]["content"]["application/problem+json"]["schema"];
+    check(&document, schema, &problem, "problem");
+}
+
+/// Compares the fields of an answer with those of its schema: each is documented, and each required one is there.
+fn check(document: &Value, schema: &Value, answer: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check(document, document.pointer(&reference[1..]).expect(reference), answer, at);
+    }
+    match answer {
+        Value::Array(items) => {
+            assert!(!items.is_empty(), "{at} shows nothing");
+            for item in items {
+                check(document, &schema["items"], item, at);
+            }
+        }
+        Value::Object(fields) if schema["properties"].is_object() => {
+            let documented = schema["properties"].as_object().unwrap();
+            for (name, value) in fields {
+                let schema = documented.get(name).unwrap_or_else(|| panic!("{at}.{name} is not documented"));
+                check(document, schema, value, &format!("{at}.{name}"));
+            }
+            let present: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
+            for required in schema["required"].as_array().into_iter().flatten() {
+                assert!(present.contains(required.as_str().unwrap()), "{at} has no {required}");
+            }
+        }
+        Value::Object(fields) => {
+            let schema = &schema["additionalProperties"];
+            assert!(schema.is_object(), "{at} is documented as something else");
+            for value in fields.values() {
+                check(document, schema, value, at);
+            }
+        }
+        _ => {
+            let types = match &schema["type"] {
+                Value::Array(types) => types.clone(),
+                one => vec![one.clone()],
+            };
+            let actual = match answer {
+                Value::String(_) => "string",
+                Value::Number(number) if number.is_f64() => "number",
+                Value::Number(_) => "integer",
+                other => panic!("{at}: {other}"),
+            };
+            assert!(
+                types.contains(&actual.into()) || types.contains(&"number".into()),
+                "{at}: {actual}, not {types:?}"
+            );
+        }
+    }
+}

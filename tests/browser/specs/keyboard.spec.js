@@ -1,0 +1,44 @@
+import { expect, isLive, test } from "../support/test.js";
+
+/** The focused control is marked: itself, or what is drawn in its place. */
+const focusIsVisible = (page) =>
+  page.evaluate(() => {
+    const focused = document.activeElement;
+    return [focused, focused.nextElementSibling].some((element) => {
+      if (!element) return false;
+      const { outlineStyle, opacity } = getComputedStyle(element);
+      return outlineStyle === "solid" && opacity === "1";
+    });
+  });
+
+test("everything can be reached and used by keyboard, and focus is always seen", async ({ page, ovation }) => {
+  await ovation.castMany(Array.from({ length: 22 }, (_, i) => [`Band ${i + 1}`, 30 - i]));
+  await page.goto("/");
+  await isLive(page);
+
+  await page.keyboard.press("Tab");
+  const skip = page.getByRole("link", { name: "Skip to the votes" });
+  await expect(skip).toBeFocused();
+  await expect(skip).toBeInViewport();
+  expect(await focusIsVisible(page)).toBe(true);
+  await page.keyboard.press("Enter");
+  await expect(page.locator("main")).toBeFocused();
+
+  await page.keyboard.press("Tab");
+  await expect(page.getByRole("button", { name: "Show all 22 bands" })).toBeFocused();
+  expect(await focusIsVisible(page)).toBe(true);
+  await page.keyboard.press("Enter");
+  await expect(page.locator("#rows > li")).toHaveCount(22);
+  await expect(page.getByRole("button", { name: "Show the top 20" })).toBeFocused();
+
+  await page.keyboard.press("Tab");
+  await expect(page.getByRole("radio", { name: "5 min", exact: true })).toBeFocused();
+  expect(await focusIsVisible(page)).toBe(true);
+  await page.keyboard.press("ArrowRight");
+  await expect(page.getByRole("radio", { name: "15 min" })).toBeChecked();
+  await expect(page.locator("#rate-summary")).toContainText("last 15 minutes");
+
+  await page.keyboard.press("Tab");
+  await expect(page.getByRole("link", { name: "tally as JSON" })).toBeFocused();
+  expect(await focusIsVisible(page)).toBe(true);
+});
