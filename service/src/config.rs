@@ -234,5 +234,9 @@ fn explain(error: &figment::Error) -> ConfigError {
         _ if metadata.name.contains("environment") => format!(" (in OVATION_{})", key.to_uppercase()),
         _ => String::new(),
     });
-    ConfigError::new(key, format!("{}{}", error.kind, source.unwrap_or_default()))
+    let problem = match error.kind.to_string() {
+        problem if problem.contains("socket address") => "not an address; give one like 127.0.0.1:8000".to_owned(),
+        problem => problem,
+    };
+    ConfigError::new(key, problem + &source.unwrap_or_default())
 }

@@ -123,7 +123,7 @@ fn a_poison_message_is_put_aside_and_counting_goes_on() {
     let sql = r#"INSERT INTO records SELECT partition, max("offset") + 1, accepted_at, 'bands|poison', X'FFFF', NULL
         FROM records WHERE partition = (SELECT min(partition) FROM records)"#;
     alter(&data, "log.db", sql);
-    let mut system = System::start(&data);
+    let system = System::start(&data);
     system.wait_until_counted();
     assert_eq!(system.post(&json!({ "name": "Pink Floyd" })).0, 202);
     wait_for("the vote after the poison", || system.total("bands") == 31);

@@ -88,10 +88,13 @@ fn a_voter_with_one_vote_counts_once_however_they_vote() {
     let tally = system.results("/v1/contests/final/tally");
     assert_eq!(tally["total"], 3, "{tally}");
     // The first on the log stands.
-    assert_eq!(tally["bands"], json!([
-        { "name": "Pink Floyd", "votes": 2, "share": 2.0 / 3.0 },
-        { "name": "Sigur Rós", "votes": 1, "share": 1.0 / 3.0 },
-    ]));
+    assert_eq!(
+        tally["bands"],
+        json!([
+            { "name": "Pink Floyd", "votes": 2, "share": 2.0 / 3.0 },
+            { "name": "Sigur Rós", "votes": 1, "share": 1.0 / 3.0 },
+        ])
+    );
     assert_eq!(system.total("bands"), 1);
     let report = audit(&system.data);
     assert_eq!((&report["ok"], &report["duplicates"]), (&json!(true), &json!(2)), "{report}");

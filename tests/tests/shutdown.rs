@@ -50,7 +50,6 @@ fn sigterm_in_mid_flood_loses_no_acknowledged_vote() {
     let booked: HashSet<String> = query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert!(acknowledged.len() > 500);
     assert!(acknowledged.is_subset(&booked), "what was acknowledged was also counted before it left");
-    drop((query, db));
     let report = audit(&data);
     assert_eq!(report["uncounted"], 0, "{report}");
     assert!(report["ok"].as_bool().unwrap(), "{report}");

@@ -10,7 +10,7 @@ use futures_channel::oneshot;
 use rusqlite::{Connection, params};
 use tokio::{
     sync::watch,
-    time::{Duration, Instant, sleep, sleep_until},
+    time::{Duration, sleep},
 };
 use votes::{
     Assignment, Batch, Bounds, DeadLetter, Offset, Partition, PendingReceipt, Place, PublishError, Receipt,
@@ -301,13 +301,10 @@ impl VoteFeed for Feed {
     async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError> {
         let from = self.position(partition);
         self.log.reaches_past(partition, from).await?;
-        let full = Offset(from.0 + most as u64 - 1);
-        let deadline = Instant::now() + LINGER;
-        if self.log.writer.is_some() {
-            tokio::select! {
-                outcome = self.log.reaches_past(partition, full) => outcome?,
-                () = sleep_until(deadline) => {}
-            }
+        let is_full = || self.log.ends.of(partition) >= from.0 + most as u64;
+        if self.log.writer.is_some() && !is_full() {
+            // A plain wait: being woken by each commit of any partition would cost more than it gains.
+            sleep(LINGER).await;
         }
         let records = self.log.readers.read(move |db| read_records(db, partition, from, most)).await?;
         let to = records.last().map_or(from, |record| record.offset.next());
