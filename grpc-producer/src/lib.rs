@@ -10,7 +10,7 @@
 //!
 //! A vote's meaning is not in here: that is [`votes::Door`].
 
-pub mod message;
+mod message;
 mod readiness;
 mod service;
 mod status;

@@ -13,7 +13,7 @@ const FIELDS: [&str; 7] = ["name", "album", "year", "rank", "contest", "voter", 
 ///
 /// # Errors
 /// [`Reason::MalformedBody`] if this is no protobuf message, [`Reason::InvalidField`] naming the first wrong field.
-pub fn read(message: &[u8]) -> Result<VoteRequest, Refusal> {
+pub(crate) fn read(message: &[u8]) -> Result<VoteRequest, Refusal> {
     let mut request = VoteRequest::default();
     let mut seen = [false; FIELDS.len()];
     let mut wrong = None;
@@ -141,4 +141,74 @@ fn cut_off() -> Refusal {
 
 fn malformed(problem: &str) -> Refusal {
     Refusal::new(Reason::MalformedBody, format!("not a CastVoteRequest: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{option, prelude::*};
+    use prost::Message;
+    use proto::v1::CastVoteRequest;
+
+    use super::*;
+
+    prop_compose! {
+        fn message()(
+            name in any::<String>(),
+            album in option::of(any::<String>()),
+            year in option::of(any::<i32>()),
+            rank in option::of(any::<f64>()),
+            contest in option::of(any::<String>()),
+            voter in option::of(any::<String>()),
+            vote_id in option::of(any::<String>()),
+        ) -> CastVoteRequest {
+            CastVoteRequest { name, album, year, rank, contest, voter, vote_id }
+        }
+    }
+
+    /// Every field of the generated message, so that a new one does not compile before it is read here.
+    fn expected(message: CastVoteRequest) -> VoteRequest {
+        let CastVoteRequest { name, album, year, rank, contest, voter, vote_id } = message;
+        let name = Some(name).filter(|name| !name.is_empty());
+        VoteRequest { name, album, year: year.map(i64::from), rank, contest, voter, vote_id, ..VoteRequest::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_as_generated_code_reads_it(message in message()) {
+            prop_assert_eq!(read(&message.encode_to_vec()), Ok(expected(message)));
+        }
+
+        #[test]
+        fn nothing_is_read_that_generated_code_refuses(
+            message in message(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = message.encode_to_vec();
+            prop_assume!(!bytes.is_empty());
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            for bytes in [bytes.as_slice(), &bytes[..cut.index(bytes.len())]] {
+                let Ok(ours) = read(bytes) else { continue };
+                let theirs = CastVoteRequest::decode(bytes);
+                prop_assert!(theirs.is_ok());
+                // A name that is there and empty is no different in a generated message.
+                let ours = VoteRequest { name: ours.name.filter(|name| !name.is_empty()), ..ours };
+                let theirs = expected(theirs.unwrap_or_default());
+                prop_assert_eq!(ours.rank.map(f64::to_bits), theirs.rank.map(f64::to_bits));
+                prop_assert_eq!(VoteRequest { rank: None, ..ours }, VoteRequest { rank: None, ..theirs });
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn a_field_given_twice_is_named(message in message(), again in message()) {
+            let first = CastVoteRequest { name: "X".into(), ..message }.encode_to_vec();
+            let again = CastVoteRequest { name: "Y".into(), ..again }.encode_to_vec();
+            let refusal = read(&[first, again].concat()).expect_err("twice");
+            prop_assert_eq!(refusal.field.as_deref(), Some("name"));
+        }
+    }
 }

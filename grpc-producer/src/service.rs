@@ -130,13 +130,14 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let service = self.clone();
-        match request.uri().path().rsplit('/').next() {
-            Some("CastVote") => Box::pin(async move {
+        let method = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
+        match method {
+            Some("/CastVote") => Box::pin(async move {
                 let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::default());
                 grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
                 Ok(grpc.client_streaming(CastVote(service), request).await)
             }),
-            Some("CastVotes") => Box::pin(async move {
+            Some("/CastVotes") => Box::pin(async move {
                 let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::default());
                 grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
                 Ok(grpc.streaming(CastVotes(service), request).await)

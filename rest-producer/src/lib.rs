@@ -18,7 +18,7 @@ mod headers;
 mod openapi;
 mod receipt;
 mod single;
-pub mod split;
+mod split;
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,7 @@ use votes::{MAX_VOTE_BYTES, Reason, Refusal};
 
 /// How votes are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// Elements of one JSON array (RFC 8259).
     Array,
     /// One JSON text a line; blank lines are skipped (<https://github.com/ndjson/ndjson-spec>).
@@ -16,7 +16,7 @@ pub enum Framing {
 
 /// One vote's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element<'a> {
+pub(crate) enum Element<'a> {
     /// At most [`MAX_VOTE_BYTES`].
     Vote(&'a [u8]),
     /// More than that; they are skipped, not kept.
@@ -25,7 +25,7 @@ pub enum Element<'a> {
 
 /// Takes a body in chunks of any size and gives its elements. It keeps one unfinished element and the latest chunk.
 #[derive(Debug)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     framing: Framing,
     state: State,
     buffer: Vec<u8>,
@@ -56,7 +56,7 @@ enum State {
 
 impl Splitter {
     /// A splitter at the beginning of a body.
-    pub fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Array => State::Start,
             Framing::Lines => State::Line,
@@ -65,7 +65,7 @@ impl Splitter {
     }
 
     /// The end of the buffer, to append the next chunk to. Take all elements out first.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.is_oversized {
             self.begin = self.scanned;
         }
@@ -79,7 +79,7 @@ impl Splitter {
     ///
     /// # Errors
     /// [`Reason::MalformedBody`] if the body is not framed as promised. Nothing after that can be read.
-    pub fn next_element(&mut self) -> Result<Option<Element<'_>>, Refusal> {
+    pub(crate) fn next_element(&mut self) -> Result<Option<Element<'_>>, Refusal> {
         let range = match self.framing {
             Framing::Array => self.scan_array()?,
             Framing::Lines => self.scan_line(),
@@ -91,7 +91,7 @@ impl Splitter {
     ///
     /// # Errors
     /// [`Reason::MalformedBody`] if the array has not ended.
-    pub fn finish(&mut self) -> Result<Option<Element<'_>>, Refusal> {
+    pub(crate) fn finish(&mut self) -> Result<Option<Element<'_>>, Refusal> {
         match self.state {
             State::End => Ok(None),
             State::Line => {
@@ -213,4 +213,138 @@ impl Within {
 
 fn broken(detail: &str) -> Refusal {
     Refusal::new(Reason::MalformedBody, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// The elements, `None` for an oversized one, and whether the framing is whole.
+    type Split = (Vec<Option<Vec<u8>>>, bool);
+
+    fn split<'a>(framing: Framing, chunks: impl IntoIterator<Item = &'a [u8]>) -> Split {
+        let kept = |element: Element<'_>| match element {
+            Element::Vote(bytes) => Some(bytes.to_vec()),
+            Element::Oversized => None,
+        };
+        let mut splitter = Splitter::new(framing);
+        let mut elements = Vec::new();
+        for chunk in chunks {
+            let buffer = splitter.buffer();
+            assert!(buffer.len() <= MAX_VOTE_BYTES, "it keeps no more than an unfinished element");
+            buffer.extend_from_slice(chunk);
+            loop {
+                match splitter.next_element() {
+                    Ok(Some(element)) => elements.push(kept(element)),
+                    Ok(None) => break,
+                    Err(_) => return (elements, false),
+                }
+            }
+        }
+        let end = splitter.finish().map(|element| elements.extend(element.map(kept)));
+        (elements, end.is_ok())
+    }
+
+    fn chunked<'a>(body: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = body;
+        let cuts = lengths.iter().cycle().map_while(move |length| {
+            let (chunk, left) = rest.split_at_checked(*length).unwrap_or((rest, &[]));
+            rest = left;
+            (!chunk.is_empty()).then_some(chunk)
+        });
+        cuts.fuse()
+    }
+
+    fn small(bytes: &[u8]) -> Option<Vec<u8>> {
+        (bytes.len() <= MAX_VOTE_BYTES).then(|| bytes.to_vec())
+    }
+
+    /// What `serde_json` makes of the whole array.
+    fn whole(body: &[u8]) -> Option<Split> {
+        let elements: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
+        Some((elements.iter().map(|element| small(element.get().as_bytes())).collect(), true))
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let text = "(\\PC|[\"\\\\\\[\\]{},:\n])*".prop_map(|text: String| serde_json::Value::from(text).to_string());
+        let number = "-?(0|[1-9][0-9]{0,5})(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?";
+        let literal = select(vec!["true", "false", "null"]).prop_map(str::to_owned);
+        let leaf = prop_oneof![text.clone(), number, literal];
+        leaf.prop_recursive(4, 40, 5, move |inner| {
+            prop_oneof![
+                (prop::collection::vec(inner.clone(), 0..5), space()).prop_map(|(items, space)| array(&items, &space)),
+                (prop::collection::vec((text.clone(), inner), 0..5), space()).prop_map(|(fields, space)| {
+                    let fields: Vec<_> =
+                        fields.iter().map(|(key, value)| format!("{key}{space}:{space}{value}")).collect();
+                    format!("{{{space}{}{space}}}", fields.join(","))
+                }),
+            ]
+        })
+    }
+
+    fn space() -> impl Strategy<Value = String> {
+        "[ \t\r\n]{0,2}"
+    }
+
+    fn array(items: &[String], space: &str) -> String {
+        format!("{space}[{space}{}{space}]{space}", items.join(&format!("{space},{space}")))
+    }
+
+    fn lengths() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(1..40_usize, 1..10)
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunks_of_an_array_give_the_elements_of_the_whole(
+            items in prop::collection::vec(json(), 0..8), space in space(), lengths in lengths(),
+        ) {
+            let body = array(&items, &space);
+            let split = split(Framing::Array, chunked(body.as_bytes(), &lengths));
+            prop_assert_eq!(Some(split), whole(body.as_bytes()));
+        }
+
+        #[test]
+        fn a_changed_byte_gives_the_same_in_any_chunks_and_never_more_than_the_whole(
+            items in prop::collection::vec(json(), 0..4), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+            lengths in lengths(),
+        ) {
+            let mut body = array(&items, "").into_bytes();
+            let at = at.index(body.len());
+            body[at] = byte;
+            let at_once = split(Framing::Array, [body.as_slice()]);
+            prop_assert_eq!(&split(Framing::Array, chunked(&body, &lengths)), &at_once);
+            let is_json = |element: &Option<Vec<u8>>| element.as_ref().is_some_and(|json| serde_json::from_slice::<&RawValue>(json).is_ok());
+            match whole(&body) {
+                Some(whole) => prop_assert_eq!(at_once, whole),
+                None => prop_assert!(!(at_once.1 && at_once.0.iter().all(is_json))),
+            }
+        }
+
+        #[test]
+        fn any_chunks_of_lines_give_the_lines_that_are_not_blank(
+            lines in prop::collection::vec("[ x{}\r\"]{0,6}", 0..10), lengths in lengths(),
+        ) {
+            let body = lines.join("\n");
+            let expected = lines.iter().filter(|line| !line.trim_ascii().is_empty()).map(|line| small(line.as_bytes()));
+            let split = split(Framing::Lines, chunked(body.as_bytes(), &lengths));
+            prop_assert_eq!(split, (expected.collect(), true));
+        }
+
+        #[test]
+        fn oversized_elements_are_skipped_alone(
+            sizes in prop::collection::vec(select(vec![1, 100, MAX_VOTE_BYTES, MAX_VOTE_BYTES + 1, 3 * MAX_VOTE_BYTES]), 1..6),
+            chunk in select(vec![1, 1_000, MAX_VOTE_BYTES, 100_000]),
+        ) {
+            // Digits, since in a number no byte is more than the element.
+            let items: Vec<_> = sizes.iter().map(|size| "7".repeat(*size)).collect();
+            let expected: Vec<_> = items.iter().map(|item| small(item.as_bytes())).collect();
+            let (array, lines) = (array(&items, " "), items.join("\n"));
+            prop_assert_eq!(split(Framing::Array, array.as_bytes().chunks(chunk)), (expected.clone(), true));
+            prop_assert_eq!(split(Framing::Lines, lines.as_bytes().chunks(chunk)), (expected, true));
+        }
+    }
 }

@@ -110,9 +110,11 @@ impl Client {
 
     /// Announces a body.
     pub(crate) async fn head(&mut self, path: &str, headers: &[(&str, &str)], length: usize) {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: door\r\n{headers}Content-Length: {length}\r\n\r\n");
-        self.send(head.as_bytes()).await;
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: door\r\nContent-Length: {length}\r\n");
+        for (name, value) in headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        self.send((head + "\r\n").as_bytes()).await;
     }
 
     pub(crate) async fn close_sending(&mut self) {

@@ -154,7 +154,7 @@ async fn many_votes_share_one_connection() {
 async fn a_refused_body_does_not_cost_the_connection() {
     let door = TestDoor::open().await;
     let mut client = door.connect().await;
-    client.post("/v1/votes", &[JSON], &[b' '; 100_000]).await;
+    client.post("/v1/votes", &[JSON], &vec![b' '; 100_000]).await;
     assert_eq!(client.answer().await.status, 413);
     client.post("/v1/votes", &[], br#"{"name":"X"}"#).await;
     assert_eq!(client.answer().await.status, 415);

@@ -8,9 +8,9 @@ test("votes show in the rate, in words and over the range that is chosen", async
   await expect(summary(page)).toHaveText("No votes in the last 5 minutes.");
   await ovation.castMany([["Queen", 12]]);
   await expect(summary(page)).toContainText("12 votes in the last 5 minutes");
-  await page.getByRole("radio", { name: "1 min", exact: true }).check({ force: true });
+  await page.getByRole("radio", { name: "1 min", exact: true }).check();
   await expect(summary(page)).toContainText("12 votes in the last minute");
-  await page.getByRole("radio", { name: "15 min" }).check({ force: true });
+  await page.getByRole("radio", { name: "15 min" }).check();
   await expect(summary(page)).toContainText("12 votes in the last 15 minutes");
 });
 
