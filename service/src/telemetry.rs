@@ -17,14 +17,12 @@ use crate::{
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-<<<<<<< HEAD
 /// Rocket tells of each request, at several lines each, and of each client's mistake as an error. Who wants that says so:
 /// what is configured stands over this.
 const QUIET: &str = "rocket=off";
-=======
+
 /// How often samples are folded into buckets: at 10 000 votes/s they take less than 1 MB until then.
 const UPKEEP: Duration = Duration::from_secs(5);
->>>>>>> doors
 
 /// The metrics of this process.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ test("everything can be reached and used by keyboard, and focus is always seen",
   await ovation.castMany(Array.from({ length: 22 }, (_, i) => [`Band ${i + 1}`, 30 - i]));
   await page.goto("/");
   await isLive(page);
+  await expect(page.getByRole("button", { name: "Show all 22 bands" })).toBeVisible();
 
   await page.keyboard.press("Tab");
   const skip = page.getByRole("link", { name: "Skip to the votes" });
