@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A connection whose other end is silent for the interval is asked, and cut if it does not answer within the time-out.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
+/// Bytes of a request's headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+
 /// Serves until shutdown, then ends every stream and drains.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -73,9 +76,6 @@ pub(crate) async fn serve(
         () = leave => Ok(()),
     }
 }
-
-/// Bytes of a request's headers.
-const MAX_HEADERS: u32 = 16 * 1024;
 
 struct Results {
     stores: Arc<Stores>,
