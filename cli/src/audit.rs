@@ -24,8 +24,10 @@ const NO_VERSION: u64 = u64::MAX;
 
 /// Prove the result: recount the log and the book, and compare both with the tallies
 #[derive(Args, Serialize)]
-#[command(after_help = "Exits 0 if and only if nothing differs. Works while the system runs, and while it is stopped.\n\n\
-    Example:\n  ovation audit --data ovation-data --json")]
+#[command(
+    after_help = "Exits 0 if and only if nothing differs. Works while the system runs, and while it is stopped.\n\n\
+    Example:\n  ovation audit --data ovation-data --json"
+)]
 pub(crate) struct AuditArgs {
     #[command(flatten)]
     #[serde(flatten)]
@@ -104,7 +106,10 @@ fn print(report: &AuditReport) {
         println!("expired     {:>12}  votes that only the book still has", report.expired);
     }
     if report.uncounted > 0 {
-        println!("uncounted   {:>12}  records, durable on the log, that are counted when the system runs", report.uncounted);
+        println!(
+            "uncounted   {:>12}  records, durable on the log, that are counted when the system runs",
+            report.uncounted
+        );
     }
     if report.ok {
         println!("ok: every vote on the log is counted once");

@@ -1,0 +1,290 @@
+//! The votes of a flood: which band each is for, and its form on each wire.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{BufMut, BytesMut};
+use proto::v1::CastVoteRequest;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+use votes::ContestId;
+
+use super::args::Voters;
+
+const BUILT_IN: &str = include_str!("../../../data/bands.json");
+
+/// The bands that can be voted for, each in its forms for the wires, so that a vote only adds its own id.
+pub(super) struct Bands {
+    bands: Vec<Band>,
+    /// Of each band the chance that the draw is for it or one before it.
+    cumulative: Vec<f64>,
+}
+
+struct Band {
+    /// The JSON object up to the value of its last field, the vote's id.
+    json: Vec<u8>,
+    message: CastVoteRequest,
+}
+
+/// A band as a file of votes has it: texts, as load files of old have them, or numbers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    album: Option<String>,
+    year: Option<Value>,
+    rank: Option<Value>,
+}
+
+impl Bands {
+    /// The bands that come with the program.
+    pub(super) fn built_in(contest: Option<&ContestId>) -> Self {
+        Self::from_json(BUILT_IN.as_bytes(), contest).expect("the built-in bands are well-formed")
+    }
+
+    /// Reads a JSON array of bands, or one band after the other.
+    ///
+    /// # Errors
+    /// A sentence that says which entry is wrong.
+    pub(super) fn from_json(json: &[u8], contest: Option<&ContestId>) -> Result<Self, String> {
+        let mut entries = Vec::new();
+        for value in serde_json::Deserializer::from_slice(json).into_iter::<Value>() {
+            match value.map_err(|error| format!("not JSON: {error}"))? {
+                Value::Array(values) => entries.extend(values),
+                value => entries.push(value),
+            }
+        }
+        if entries.is_empty() {
+            return Err("has no votes".to_owned());
+        }
+        let band = |(index, entry)| {
+            serde_json::from_value(entry)
+                .map_err(|error| error.to_string())
+                .and_then(|entry| Band::new(&entry, contest))
+                .map_err(|problem| format!("entry {}: {problem}", index + 1))
+        };
+        let bands = entries.into_iter().enumerate().map(band).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { cumulative: zipf(bands.len()), bands })
+    }
+
+    /// Appends the vote as a JSON object.
+    pub(super) fn write_json(&self, vote: &DueVote, body: &mut BytesMut) {
+        body.put_slice(&self.bands[vote.band].json);
+        body.put_slice(vote.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        if let Some(voter) = &vote.voter {
+            body.put_slice(br#"","voter":""#);
+            body.put_slice(voter_name(*voter).as_bytes());
+        }
+        body.put_slice(br#""}"#);
+    }
+
+    /// The vote as a message.
+    pub(super) fn message(&self, vote: &DueVote) -> CastVoteRequest {
+        CastVoteRequest {
+            vote_id: Some(vote.id.hyphenated().to_string()),
+            voter: vote.voter.map(voter_name),
+            ..self.bands[vote.band].message.clone()
+        }
+    }
+}
+
+impl Band {
+    fn new(entry: &Entry, contest: Option<&ContestId>) -> Result<Self, String> {
+        let message = CastVoteRequest {
+            name: entry.name.clone(),
+            album: entry.album.clone(),
+            year: number(entry.year.as_ref(), "year")?,
+            rank: number(entry.rank.as_ref(), "rank")?,
+            contest: contest.map(ToString::to_string),
+            voter: None,
+            vote_id: None,
+        };
+        let text = |text: &str| Some(Value::from(text));
+        let fields = [
+            ("name", text(&entry.name)),
+            ("album", entry.album.as_deref().and_then(text)),
+            ("year", entry.year.clone()),
+            ("rank", entry.rank.clone()),
+            ("contest", contest.and_then(|contest| text(contest.as_str()))),
+        ];
+        let fields = fields.into_iter().filter_map(|(name, value)| Some(format!(r#""{name}":{},"#, value?)));
+        let json = format!(r#"{{{}"vote_id":""#, fields.collect::<String>());
+        Ok(Self { json: json.into_bytes(), message })
+    }
+}
+
+/// A number as such or in a text; the REST form keeps whichever it was.
+fn number<N: std::str::FromStr>(value: Option<&Value>, field: &str) -> Result<Option<N>, String> {
+    let text = match value {
+        None => return Ok(None),
+        Some(Value::String(text)) => text.trim().to_owned(),
+        Some(value) => value.to_string(),
+    };
+    text.parse().map(Some).map_err(|_| format!("{field} {text} is no number of its kind"))
+}
+
+/// Zipf's law with exponent 1: the band at place `n` is `n` times less popular than the first.
+fn zipf(bands: usize) -> Vec<f64> {
+    let sums: Vec<f64> = (1..=bands)
+        .scan(0.0, |sum, place| {
+            *sum += 1.0 / place as f64;
+            Some(*sum)
+        })
+        .collect();
+    let all = sums.last().copied().unwrap_or(1.0);
+    sums.into_iter().map(|sum| sum / all).collect()
+}
+
+fn voter_name(voter: u64) -> String {
+    format!("voter-{voter:x}")
+}
+
+/// One vote, and when it is due.
+#[derive(Clone, Debug)]
+pub(super) struct DueVote {
+    pub(super) id: Uuid,
+    pub(super) due: Instant,
+    band: usize,
+    voter: Option<u64>,
+}
+
+/// Draws votes. Every worker has one of its own.
+pub(super) struct Draw {
+    bands: Arc<Bands>,
+    voters: Voters,
+    choices: SmallRng,
+    /// Apart from the choices, so that repeating these does not repeat ids.
+    ids: SmallRng,
+}
+
+impl Draw {
+    /// The same seed and worker choose the same bands and voters.
+    pub(super) fn new(bands: Arc<Bands>, voters: Voters, seed: u64, worker: usize) -> Self {
+        let choices = SmallRng::seed_from_u64(seed.wrapping_add((worker as u64) << 32));
+        Self { bands, voters, choices, ids: rand::make_rng() }
+    }
+
+    pub(super) fn draw(&mut self, due: Instant) -> DueVote {
+        let chance: f64 = self.choices.random();
+        let band = self.bands.cumulative.partition_point(|sum| *sum <= chance);
+        let voter = match self.voters {
+            Voters::Nobody => None,
+            Voters::Random => Some(self.choices.random()),
+            Voters::Of(voters) => Some(self.choices.random_range(0..voters)),
+        };
+        DueVote { id: self.vote_id(), due, band, voter }
+    }
+
+    /// A `UUIDv7` without the system call that `Uuid::now_v7` makes for each.
+    fn vote_id(&mut self) -> Uuid {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        uuid::Builder::from_unix_timestamp_millis(millis, &self.ids.random()).into_uuid()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use votes::{Contests, DoorKind, UnixMillis, Vote, VoteRequest, VoterSecret};
+
+    use super::*;
+
+    fn draw_many(bands: &Arc<Bands>, voters: Voters, seed: u64, count: usize) -> Vec<DueVote> {
+        let mut draw = Draw::new(Arc::clone(bands), voters, seed, 0);
+        (0..count).map(|_| draw.draw(Instant::now())).collect()
+    }
+
+    #[test]
+    fn earlier_bands_are_more_popular() {
+        let bands = Arc::new(Bands::built_in(None));
+        let mut counts = vec![0_u32; bands.bands.len()];
+        for vote in draw_many(&bands, Voters::Nobody, 7, 1_000_000) {
+            counts[vote.band] += 1;
+        }
+        for place in [1, 2, 4, 8, 16, 32, 64] {
+            assert!(counts[place - 1] > counts[2 * place - 1], "place {place}");
+        }
+        assert!(counts.iter().all(|&count| count > 0), "every band gets votes");
+        let first_to_tenth = f64::from(counts[0]) / f64::from(counts[9]);
+        assert!((9.0..11.0).contains(&first_to_tenth), "{first_to_tenth}");
+    }
+
+    #[test]
+    fn a_seed_repeats_the_choices_but_never_an_id() {
+        let bands = Arc::new(Bands::built_in(None));
+        let choices = |votes: &[DueVote]| votes.iter().map(|vote| (vote.band, vote.voter)).collect::<Vec<_>>();
+        let one = draw_many(&bands, Voters::Random, 1, 1000);
+        let again = draw_many(&bands, Voters::Random, 1, 1000);
+        let other = draw_many(&bands, Voters::Random, 2, 1000);
+        assert_eq!(choices(&one), choices(&again));
+        assert_ne!(choices(&one), choices(&other));
+        let ids: HashSet<Uuid> = [&one, &again, &other].into_iter().flatten().map(|vote| vote.id).collect();
+        assert_eq!(ids.len(), 3000);
+        assert!(ids.iter().all(|id| id.get_version_num() == 7));
+    }
+
+    #[test]
+    fn voters_come_from_as_many_as_asked_for() {
+        let bands = Arc::new(Bands::built_in(None));
+        let voters: HashSet<_> =
+            draw_many(&bands, Voters::Of(5), 1, 1000).into_iter().map(|vote| vote.voter.unwrap()).collect();
+        assert_eq!(voters.len(), 5);
+        assert!(draw_many(&bands, Voters::Nobody, 1, 10).iter().all(|vote| vote.voter.is_none()));
+    }
+
+    #[test]
+    fn the_door_admits_every_built_in_band_in_either_form_and_as_the_same_vote() {
+        let contest: ContestId = "bands".parse().unwrap();
+        let bands = Bands::built_in(Some(&contest));
+        let secret = VoterSecret::new(&[7; 32]).unwrap();
+        let contests = Contests::default();
+        for band in 0..bands.bands.len() {
+            let vote = DueVote { id: Uuid::now_v7(), due: Instant::now(), band, voter: Some(3) };
+            let mut json = BytesMut::new();
+            bands.write_json(&vote, &mut json);
+            let message = bands.message(&vote);
+            let from_message = VoteRequest {
+                name: Some(message.name),
+                album: message.album,
+                year: message.year.map(i64::from),
+                rank: message.rank,
+                contest: message.contest,
+                voter: message.voter,
+                vote_id: message.vote_id,
+                ..VoteRequest::default()
+            };
+            let from_json = VoteRequest::from_json(&json).unwrap();
+            assert_eq!(from_json, from_message);
+            let admitted = Vote::admit(from_json, &contests, Some(&secret), DoorKind::Rest, UnixMillis::now()).unwrap();
+            assert_eq!(admitted.vote_id.0, vote.id);
+        }
+    }
+
+    #[test]
+    fn a_file_of_votes_keeps_texts_and_numbers_as_they_are() {
+        let json = br#"{"name":"A \"B\"","year":1979,"rank":"5"}
+                       {"name":"C"}"#;
+        let bands = Bands::from_json(json, None).unwrap();
+        assert_eq!(bands.bands.len(), 2);
+        assert_eq!(bands.bands[0].json, br#"{"name":"A \"B\"","year":1979,"rank":"5","vote_id":""#);
+        assert_eq!(bands.bands[0].message.year, Some(1979));
+        assert_eq!(bands.bands[1].json, br#"{"name":"C","vote_id":""#);
+    }
+
+    #[test]
+    fn a_wrong_file_of_votes_says_which_entry() {
+        let problem = |json: &[u8]| Bands::from_json(json, None).err().unwrap();
+        assert!(problem(b"[]").contains("no votes"));
+        assert!(problem(br#"[{"name":"A"},{"album":"B"}]"#).starts_with("entry 2: missing field `name`"));
+        assert!(problem(br#"[{"name":"A","year":"soon"}]"#).starts_with("entry 1: year soon"));
+        assert!(problem(br#"[{"name":"A","label":"x"}]"#).contains("label"));
+        assert!(problem(b"name,album").starts_with("not JSON"));
+    }
+}

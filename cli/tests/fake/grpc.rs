@@ -1,0 +1,72 @@
+//! The gRPC door.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use proto::v1::{
+    CastVoteRequest, CastVoteResponse, CastVotesResponse, VoteError,
+    cast_votes_response::Outcome,
+    vote_service_server::{VoteService, VoteServiceServer},
+};
+use tokio::{net::TcpListener, time::sleep};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
+
+use super::{Act, Memory};
+
+pub(super) async fn serve(listener: TcpListener, memory: Arc<Memory>) {
+    let incoming = TcpListenerStream::new(listener).inspect(|stream| {
+        if let Ok(stream) = stream {
+            stream.set_nodelay(true).unwrap();
+        }
+    });
+    Server::builder().add_service(VoteServiceServer::new(Door(memory))).serve_with_incoming(incoming).await.unwrap();
+}
+
+struct Door(Arc<Memory>);
+
+#[tonic::async_trait]
+impl VoteService for Door {
+    async fn cast_vote(&self, request: Request<CastVoteRequest>) -> Result<Response<CastVoteResponse>, Status> {
+        match outcome(request.into_inner(), &self.0).await? {
+            Outcome::Receipt(receipt) => Ok(Response::new(receipt)),
+            Outcome::Error(error) => Err(Status::new(Code::from_i32(error.code), error.message)),
+        }
+    }
+
+    type CastVotesStream = Pin<Box<dyn Stream<Item = Result<CastVotesResponse, Status>> + Send>>;
+
+    async fn cast_votes(
+        &self,
+        request: Request<Streaming<CastVoteRequest>>,
+    ) -> Result<Response<Self::CastVotesStream>, Status> {
+        let memory = Arc::clone(&self.0);
+        let outcomes = request.into_inner().then(move |vote| {
+            let memory = Arc::clone(&memory);
+            async move { Ok(CastVotesResponse { outcome: Some(outcome(vote?, &memory).await?) }) }
+        });
+        Ok(Response::new(Box::pin(outcomes)))
+    }
+}
+
+async fn outcome(vote: CastVoteRequest, memory: &Memory) -> Result<Outcome, Status> {
+    let vote_id = vote.vote_id.unwrap();
+    let error = |code: Code, message: &str| {
+        Outcome::Error(VoteError {
+            code: code as i32,
+            message: message.to_owned(),
+            vote_id: vote_id.clone(),
+            ..VoteError::default()
+        })
+    };
+    match memory.act(&vote_id) {
+        Act::Accept => {}
+        Act::RefuseForNow => return Ok(error(Code::Unavailable, "too many votes are waiting")),
+        Act::Refuse => return Ok(error(Code::InvalidArgument, "name: required")),
+        Act::Stall(time) => sleep(time).await,
+        Act::Hang => std::future::pending().await,
+        Act::Cut => return Err(Status::internal("cut")),
+    }
+    let contest = vote.contest.unwrap_or_else(|| "bands".to_owned());
+    Ok(Outcome::Receipt(CastVoteResponse { vote_id, contest, partition: 3, offset: 7, accepted_at_ms: 1 }))
+}
