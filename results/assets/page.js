@@ -25,10 +25,14 @@ const announce = announcer($("announcement"));
 /** What a contest has, and a problem has not. */
 const PARTS = ["connection", "totals", "stage", "source"];
 
+let shown = null;
 let leave = () => {};
 
-/** Shows a contest until the next call. */
+/** Shows a contest until another is to be shown. */
 function show(contest) {
+  // The skip link changes the address too, but not the contest.
+  if (contest === shown) return;
+  shown = contest;
   leave();
   document.title = `${contestTitle(contest)} – Ovation`;
   $("title").textContent = contestTitle(contest);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use votes::ContestId;
 
 use super::votes::Bands;
+use crate::duration;
 
 /// Each connection and each vote in flight costs memory, so a slip of the keyboard must not ask for millions.
 const MOST_WORKERS: usize = 4096;
@@ -37,7 +38,7 @@ pub(crate) struct FloodArgs {
     pub(crate) rate: Rate,
 
     /// How long votes are sent, such as 500ms, 60s or 2m; answers are then still waited for
-    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) length: Duration,
 
     /// Connections: for rest also the votes in flight, for rest-batch the batches, for grpc-stream the streams
@@ -67,11 +68,11 @@ pub(crate) struct FloodArgs {
     pub(crate) voters: Voters,
 
     /// A vote that failed or met 503 or UNAVAILABLE is sent again with the same `vote_id`, for that long
-    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) retry_for: Duration,
 
     /// How long a request may take, from connecting to its whole answer
-    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
 
     /// Makes the same draw of bands and voters again; vote ids are always new [default: random]
@@ -154,29 +155,6 @@ impl FromStr for Voters {
             },
         }
     }
-}
-
-/// Reads `500ms`, `60s`, `2m`, `1.5h`, or a bare `0`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a duration is a number and its unit: 500ms, 60s, 2m, 1h".to_owned();
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
-    let seconds = match unit {
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        // Far beyond any use, and every sum of a time and such a duration is a time.
-        .filter(|duration| *duration <= Duration::from_hours(24 * 365))
-        .ok_or_else(wrong)
 }
 
 /// What a flood does: flags that fit together, with their defaults filled in.
@@ -266,18 +244,6 @@ fn check_url(url: Uri, protocol: Protocol) -> Result<Uri, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("60s"), Ok(Duration::from_mins(1)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
-        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_mins(90)));
-        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
-        for wrong in ["", "5", "s", "-1s", "1d", "5 s", "1e3s", "infs", "1e30h", "9999999h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_rate_of_zero_is_as_fast_as_possible() {

@@ -100,9 +100,9 @@ impl Pipeline {
         // The call answers only when the server has begun to: sending does not wait for that.
         let mut outcomes = pin!(call.try_flatten_stream().ready_chunks(OUTCOMES_AT_ONCE));
         let stop = self.worker.stop.clone();
-        loop {
-            let now = Instant::now();
-            let Some(wake) = self.send(&requests, now) else { break };
+        let mut is_open = false;
+        while let Some(wake) = self.send(&requests, Instant::now()) {
+            is_open = true;
             select! {
                 biased;
                 some = outcomes.next() => {
@@ -124,7 +124,9 @@ impl Pipeline {
         }
         // All votes have their outcome; letting the server end the stream spares it the news of a cancelled one.
         drop(requests);
-        let _ = timeout(self.timeout, outcomes.next()).await;
+        if is_open {
+            let _ = timeout(self.timeout, outcomes.next()).await;
+        }
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use std::{
 use ::votes::ContestId;
 use futures::future::join_all;
 use hyper::Uri;
+use service::program::EXIT_USAGE;
 use tokio::{
     join, runtime, select,
     task::{JoinSet, spawn_blocking},
@@ -60,9 +61,6 @@ use self::{
     worker::{Caster, Worker},
 };
 
-/// `EX_USAGE` of sysexits.h.
-const USAGE: u8 = 64;
-
 /// Runs the flood, and prints what it found. `stop` ends it early: votes in flight still get their answer.
 pub(crate) async fn run(args: FloodArgs, stop: CancellationToken) -> ExitCode {
     let prepared = Plan::try_from(&args).and_then(|plan| {
@@ -75,7 +73,7 @@ pub(crate) async fn run(args: FloodArgs, stop: CancellationToken) -> ExitCode {
         Ok(prepared) => prepared,
         Err(problem) => {
             eprintln!("ovation flood: {problem}");
-            return ExitCode::from(USAGE);
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     let report = flood_on_one_thread(plan, receipts.clone(), !args.quiet, stop).await;
@@ -123,6 +121,9 @@ pub(crate) async fn demo(
     contest: Option<&ContestId>,
     stop: CancellationToken,
 ) {
+    if rate.is_nan() || rate <= 0.0 {
+        return stop.cancelled().await;
+    }
     let bands = Arc::new(Bands::built_in(contest));
     let at = |protocol, address, connections, in_flight| Plan {
         protocol,

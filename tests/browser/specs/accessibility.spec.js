@@ -30,7 +30,7 @@ for (const colorScheme of ["light", "dark"]) {
       });
 
       test.describe("in trouble", () => {
-        test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* 4\d\d )/] });
+        test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* [45]\d\d )/] });
 
         test("unknown contest", async ({ page }) => {
           await page.goto("/?contest=no-such-contest");

@@ -27,7 +27,7 @@ for (const viewport of [PHONE, { width: 320, height: 568 }, { width: 768, height
     });
 
     test.describe("in trouble", () => {
-      test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* 4\d\d )/] });
+      test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* [45]\d\d )/] });
 
       test("an unknown contest fits", async ({ page }) => {
         await page.goto(`/?contest=${"w".repeat(63)}`);

@@ -3,7 +3,7 @@ import { expect, figure, isLive, showsVotes, test } from "../support/test.js";
 const state = (page) => page.getByRole("status");
 
 test.describe("while the server is away", () => {
-  test.use({ expectedErrors: [/^Failed to load resource: net::ERR_/] });
+  test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* 503 )/] });
 
   for (const signal of ["SIGTERM", "SIGKILL"]) {
     test(`the page comes back by itself after ${signal} and a restart, and no count is lower`, async ({ page, ovation }) => {
