@@ -133,13 +133,13 @@ where
         let method = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
         match method {
             Some("/CastVote") => Box::pin(async move {
-                let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::default());
-                grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
+                let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::in_buffers_of(ONE_VOTE))
+                    .max_decoding_message_size(MAX_STREAMED_BYTES);
                 Ok(grpc.client_streaming(CastVote(service), request).await)
             }),
             Some("/CastVotes") => Box::pin(async move {
-                let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::default());
-                grpc = grpc.max_decoding_message_size(MAX_STREAMED_BYTES);
+                let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::in_buffers_of(MANY_VOTES))
+                    .max_decoding_message_size(MAX_STREAMED_BYTES);
                 Ok(grpc.streaming(CastVotes(service), request).await)
             }),
             _ => Box::pin(async { Ok(Status::unimplemented("VoteService has CastVote and CastVotes").into_http()) }),
@@ -171,11 +171,18 @@ impl StreamingService<Bytes> for CastVotes {
 }
 
 /// Leaves requests as the bytes of their messages.
-struct Undecoded<R>(PhantomData<R>);
+struct Undecoded<R> {
+    buffers: BufferSettings,
+    response: PhantomData<R>,
+}
 
-impl<R> Default for Undecoded<R> {
-    fn default() -> Self {
-        Self(PhantomData)
+/// The bytes that are set aside for each call. Most votes and receipts are a tenth of the usual 8 KiB.
+const ONE_VOTE: usize = 512;
+const MANY_VOTES: usize = 8 * 1024;
+
+impl<R> Undecoded<R> {
+    fn in_buffers_of(bytes: usize) -> Self {
+        Self { buffers: BufferSettings::new(bytes, 32 * 1024), response: PhantomData }
     }
 }
 
@@ -186,15 +193,15 @@ impl<R: Message + 'static> Codec for Undecoded<R> {
     type Decoder = BytesDecoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        ProstEncoder::new(self.buffers)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BytesDecoder
+        BytesDecoder(self.buffers)
     }
 }
 
-struct BytesDecoder;
+struct BytesDecoder(BufferSettings);
 
 impl Decoder for BytesDecoder {
     type Item = Bytes;
@@ -202,5 +209,9 @@ impl Decoder for BytesDecoder {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0
     }
 }
