@@ -58,7 +58,7 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
 }
 
 async fn services(context: Context, demo: Option<f64>) -> Outcome {
-    let Context { config, health, shutdown } = context;
+    let Context { config, health, shutdown, starting } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config)?;
     let secret = stores.secret();
@@ -87,10 +87,12 @@ async fn services(context: Context, demo: Option<f64>) -> Outcome {
 
     let counting = CancellationToken::new();
     let counter = Counter::new(stores.book(), stores.tallies());
-    let consumer = tokio::spawn(consumer::run(stores.feed(), counter, health.clone(), counting.clone()));
+    let latch = health.latch("consumer");
+    let assigned = move || drop(latch);
+    let consumer = tokio::spawn(consumer::run(stores.feed(), counter, health.clone(), counting.clone(), assigned));
+    drop(starting);
 
-    announce(&config);
-    let demo = demo.map(|rate| tokio::spawn(demo_flood(config.rest, config.grpc, rate, shutdown.clone())));
+    let greeting = tokio::spawn(greet(config, demo, health, shutdown.clone()));
 
     let mut outcome = Ok(());
     while let Some(ended) = doors.join_next().await {
@@ -98,9 +100,7 @@ async fn services(context: Context, demo: Option<f64>) -> Outcome {
         shutdown.cancel();
         outcome = outcome.and(ended.map_err(Into::into).and_then(|ended| ended));
     }
-    if let Some(demo) = demo {
-        demo.abort();
-    }
+    greeting.abort();
     stores.queue().flush().await;
     if timeout(COUNT_REST, count_rest(stores.feed(), stores.tallies())).await.is_err() {
         tracing::warn!("left before all votes were counted, they are on the log and will be at the next start");
@@ -109,8 +109,13 @@ async fn services(context: Context, demo: Option<f64>) -> Outcome {
     outcome.and(consumer.await?.map_err(Into::into))
 }
 
-async fn demo_flood(rest: SocketAddr, grpc: SocketAddr, rate: f64, stop: CancellationToken) {
-    flood::demo(rest, grpc, rate, None, stop).await;
+/// Says where everything is as soon as it is there, and floods it if asked to.
+async fn greet(config: Config, demo: Option<f64>, health: Health, stop: CancellationToken) {
+    health.started().await;
+    announce(&config);
+    if let Some(rate) = demo {
+        flood::demo(config.rest, config.grpc, rate, None, stop).await;
+    }
 }
 
 async fn run_rest(

@@ -14,7 +14,8 @@ use votes::{Assignment, Counter, Partition, StoreError, VoteFeed};
 
 use self::state::States;
 
-/// Counts until shutdown; then finishes the batches in flight and returns.
+/// Counts until shutdown; then finishes the batches in flight and returns. `assigned` is called once there are partitions
+/// to count.
 ///
 /// Store errors do not end it: counting pauses with back-off and goes on by itself.
 ///
@@ -25,12 +26,12 @@ pub async fn run(
     counter: Counter,
     health: Health,
     shutdown: CancellationToken,
+    assigned: impl FnOnce(),
 ) -> Result<(), StoreError> {
     let states = States::default();
     let shown = states.clone();
     health.check("counting", Weight::Helpful, move || std::future::ready(shown.problem().map_or(Ok(()), Err)));
-    let latch = health.latch("consumer");
-    let mut latch = Some(latch);
+    let mut assigned = Some(assigned);
 
     let mut running: HashMap<Partition, CancellationToken> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -58,7 +59,9 @@ pub async fn run(
                 }
             }
         }
-        latch.take();
+        if let Some(assigned) = assigned.take() {
+            assigned();
+        }
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

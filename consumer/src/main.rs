@@ -34,11 +34,11 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown } = context;
+    let Context { config, health, shutdown, starting } = context;
     let stores = Stores::open(&config)?;
     stores.watch_queue(&health, Weight::Helpful);
     stores.watch_book(&health, Weight::Helpful);
     stores.watch_tallies(&health, Weight::Helpful);
     let counter = Counter::new(stores.book(), stores.tallies());
-    Ok(consumer::run(stores.feed(), counter, health, shutdown).await?)
+    Ok(consumer::run(stores.feed(), counter, health, shutdown, move || drop(starting)).await?)
 }

@@ -38,11 +38,12 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown } = context;
+    let Context { config, health, shutdown, starting } = context;
     let stores = Stores::open(&config)?;
     stores.watch_queue(&health, Weight::Vital);
     let door = Door::new(DoorKind::Grpc, config.contests()?, stores.secret(), stores.queue());
     let listener = program::listen("grpc", config.grpc).await?;
+    drop(starting);
     let outcome = grpc_producer::run(listener, door, health, shutdown).await;
     stores.queue().flush().await;
     Ok(outcome?)

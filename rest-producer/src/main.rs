@@ -38,12 +38,11 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown } = context;
+    let Context { config, health, shutdown, starting } = context;
     let stores = Stores::open(&config)?;
     stores.watch_queue(&health, Weight::Vital);
     let door = Door::new(DoorKind::Rest, config.contests()?, stores.secret(), stores.queue());
-    let latch = health.latch("rest-producer");
-    let outcome = rest_producer::run(config.rest, door, shutdown, move |_| drop(latch)).await;
+    let outcome = rest_producer::run(config.rest, door, shutdown, move |_| drop(starting)).await;
     stores.queue().flush().await;
     Ok(outcome?)
 }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown } = context;
+    let Context { config, health, shutdown, starting } = context;
     let stores = Stores::open(&config)?;
     stores.watch_tallies(&health, Weight::Vital);
     stores.watch_book(&health, Weight::Helpful);
@@ -50,6 +50,5 @@ async fn serve(context: Context) -> Outcome {
     let sources =
         Sources { contests: config.contests()?, tallies: stores.tallies(), book: stores.book(), feed: stores.feed() };
     let grpc = program::listen("results_grpc", config.results_grpc).await?;
-    let latch = health.latch("results");
-    Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(latch)).await?)
+    Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)
 }

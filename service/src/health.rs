@@ -12,6 +12,7 @@ use std::{
 
 use futures::future::join_all;
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// How long a dependency may take to answer before it counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ pub struct Health(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    latches: Mutex<Vec<&'static str>>,
+    latches: watch::Sender<Vec<&'static str>>,
     is_stopping: AtomicBool,
     checks: Mutex<Vec<Arc<Check>>>,
 }
@@ -52,10 +53,11 @@ pub struct Latch {
 
 impl Drop for Latch {
     fn drop(&mut self) {
-        let mut latches = self.health.0.latches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = latches.iter().position(|name| *name == self.name) {
-            latches.swap_remove(index);
-        }
+        self.health.0.latches.send_modify(|latches| {
+            if let Some(index) = latches.iter().position(|name| *name == self.name) {
+                latches.swap_remove(index);
+            }
+        });
     }
 }
 
@@ -101,8 +103,14 @@ pub struct CheckReport {
 impl Health {
     /// Holds readiness back until the latch is dropped.
     pub fn latch(&self, name: &'static str) -> Latch {
-        self.0.latches.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        self.0.latches.send_modify(|latches| latches.push(name));
         Latch { health: self.clone(), name }
+    }
+
+    /// Waits until the last latch has dropped.
+    pub async fn started(&self) {
+        // It fails only without a sender, and we hold that.
+        let _ = self.0.latches.subscribe().wait_for(Vec::is_empty).await;
     }
 
     /// Adds a dependency. The probe is called at each look at the health.
@@ -124,7 +132,7 @@ impl Health {
     pub async fn report(&self) -> Report {
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let checks = join_all(checks.iter().map(|check| ask(check))).await;
-        let waiting_for = self.0.latches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting_for = self.0.latches.borrow().clone();
         let has = |status| checks.iter().any(|check| check.status == status);
         let status = match () {
             () if has(Status::Unhealthy) => Status::Unhealthy,

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, ConfigError, Health, admin, telemetry};
+use crate::{Config, ConfigError, Health, admin, health::Latch, telemetry};
 
 /// The longest that leaving may take.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -21,7 +21,6 @@ const DEADLINE: Duration = Duration::from_secs(8);
 pub const EXIT_USAGE: u8 = 64;
 
 /// What a program's services share.
-#[derive(Clone)]
 pub struct Context {
     /// The configuration.
     pub config: Config,
@@ -29,6 +28,8 @@ pub struct Context {
     pub health: Health,
     /// Cancelled when the process has to leave.
     pub shutdown: CancellationToken,
+    /// Holds readiness back until the services have latches of their own, or are what is waited for.
+    pub starting: Latch,
 }
 
 /// Anything that can be told to a person.
@@ -79,15 +80,12 @@ pub async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, Confi
 
 async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(Context) -> R) -> Outcome {
     let metrics = telemetry::init(&config)?;
-    let context = Context { config, health: Health::default(), shutdown: CancellationToken::new() };
-    let admin_shutdown = CancellationToken::new();
-    let admin = admin::run(context.config.admin, context.health.clone(), metrics, admin_shutdown.clone());
-    tokio::pin!(admin);
-    let leaving = context.shutdown.clone();
-    let services = services(context.clone());
-    tokio::pin!(services);
-    let signals = leave_on_signal(&context);
-    tokio::pin!(signals);
+    let (health, leaving, admin_shutdown) = (Health::default(), CancellationToken::new(), CancellationToken::new());
+    let starting = health.latch("start");
+    let admin = admin::run(config.admin, health.clone(), metrics, admin_shutdown.clone());
+    let services = services(Context { config, health: health.clone(), shutdown: leaving.clone(), starting });
+    let signals = leave_on_signal(&health, &leaving);
+    tokio::pin!(admin, services, signals);
 
     let outcome = tokio::select! {
         outcome = &mut services => outcome,
@@ -105,7 +103,7 @@ async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(
     outcome
 }
 
-async fn leave_on_signal(context: &Context) -> Outcome {
+async fn leave_on_signal(health: &Health, leaving: &CancellationToken) -> Outcome {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let name = tokio::select! {
@@ -113,7 +111,7 @@ async fn leave_on_signal(context: &Context) -> Outcome {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal = name, "leaving");
-    context.health.stop();
-    context.shutdown.cancel();
+    health.stop();
+    leaving.cancel();
     Ok(())
 }
