@@ -124,7 +124,8 @@ pub(crate) enum BatchItem {
     Problem(Problem),
 }
 
-/// A vote: the schema of what [`votes::VoteRequest::from_json`] reads.
+/// A vote.
+// The schema of what `VoteRequest::from_json` reads; a test compares them.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Vote, example = json!({"name": "Pink Floyd", "album": "The Wall", "year": 1979, "rank": 5}))]
 #[serde(deny_unknown_fields)]
@@ -135,10 +136,8 @@ pub(crate) struct VoteBody {
     /// The album: up to 200 characters.
     #[schema(max_length = 200)]
     album: Option<String>,
-    /// The album's year, as a number or as numeric text.
     #[schema(schema_with = year)]
     year: Option<u16>,
-    /// A rank, as a number or as numeric text.
     #[schema(schema_with = rank)]
     rank: Option<f64>,
     /// The contest's slug.
@@ -153,14 +152,43 @@ pub(crate) struct VoteBody {
 }
 
 fn year() -> Schema {
-    number_or_text(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1900)).maximum(Some(2100)))
+    let year = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1900)).maximum(Some(2100));
+    number_or_text("The album's year, as a number or as numeric text.", year)
 }
 
 fn rank() -> Schema {
-    number_or_text(ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(100)))
+    let rank = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(100));
+    number_or_text("A rank, as a number or as numeric text.", rank)
 }
 
-fn number_or_text(number: ObjectBuilder) -> Schema {
-    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^\s*-?[0-9]+(\.[0-9]+)?\s*$"));
-    OneOfBuilder::new().item(number).item(text).item(ObjectBuilder::new().schema_type(Type::Null)).build().into()
+fn number_or_text(description: &str, number: ObjectBuilder) -> Schema {
+    let pattern = r"^\s*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\s*$";
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    let none = ObjectBuilder::new().schema_type(Type::Null);
+    OneOfBuilder::new().description(Some(description)).item(number).item(text).item(none).build().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use votes::{DoorKind, fake::FakeQueue};
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_every_documented_path_is_a_route() {
+        let door = votes::Door::new(DoorKind::Rest, Arc::default(), None, FakeQueue::new());
+        let rocket = crate::stage(door, crate::Patience::default());
+        let routes: BTreeSet<_> =
+            rocket.routes().map(|route| format!("{} {}", route.method, route.uri.path())).collect();
+        let paths = Door::openapi().paths.paths;
+        let documented = paths.iter().flat_map(|(path, item)| {
+            let of = |method, is_there: bool| is_there.then(|| format!("{method} {path}"));
+            let others = [&item.put, &item.delete, &item.patch, &item.head, &item.options, &item.trace];
+            assert!(others.iter().all(|operation| operation.is_none()));
+            [of("GET", item.get.is_some()), of("POST", item.post.is_some())].into_iter().flatten()
+        });
+        assert_eq!(routes, documented.collect());
+    }
 }

@@ -10,7 +10,8 @@ use votes::{Accepted, UnixMillis};
 /// About the bytes of one receipt in JSON.
 pub(crate) const TYPICAL_BYTES: usize = 160;
 
-/// The log's word that it has the vote for good: the schema of what [`write`] writes.
+/// The log's word that it has the vote for good.
+// The schema of what `write` writes; a test compares them.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Receipt {
     /// The vote's id, as it was given or made.
