@@ -6,8 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use crate::{
-    BallotKey, ContestId, Contests, Reason, Refusal, TraceParent, UnixMillis, VoteId, VoteRequest, VoterHash,
-    VoterSecret,
+    BallotKey, ContestId, Contests, Refusal, TraceParent, UnixMillis, VoteId, VoteRequest, VoterHash, VoterSecret,
 };
 
 /// A vote that passed the door. It is not validated again.
@@ -207,9 +206,7 @@ fn voter_hash(contest: &ContestId, voter: String, secret: Option<&VoterSecret>) 
     if voter.is_empty() {
         return Err(Refusal::field("voter", "must not be empty; leave it out for no voter"));
     }
-    let secret = secret.ok_or_else(|| Refusal {
-        reason: Reason::InvalidField,
-        ..Refusal::field("voter", "this door has no secret to hash voters with, so it takes none")
-    })?;
+    let secret = secret
+        .ok_or_else(|| Refusal::field("voter", "this door has no secret to hash voters with, so it takes none"))?;
     Ok(secret.hash(contest, &voter))
 }
