@@ -1,7 +1,7 @@
 //! `POST /v1/votes/batch`: many votes, handed to the log one by one while the body still arrives.
 
 use rocket::{
-    Data, Request, Response, State,
+    Request, Response, State,
     http::{ContentType, Status},
     post,
     response::Responder,
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use service::{
     door::{Line, MeteredDoor, Outcome},
-    http::Problem,
+    http::{Problem, RequestBody},
 };
 use tokio::time::Instant;
 use votes::{MAX_BATCH_VOTES, MAX_VOTE_BYTES, Reason, Refusal, VoteRequest};
@@ -40,14 +40,14 @@ use crate::{
         crate::openapi::BatchRefusals,
     ),
 )]
-#[post("/v1/votes/batch", data = "<data>")]
+#[post("/v1/votes/batch")]
 pub(crate) async fn cast_votes(
     headers: VoteHeaders<'_>,
-    data: Data<'_>,
+    body: RequestBody,
     door: &State<MeteredDoor>,
     patience: &State<Patience>,
 ) -> Answer {
-    let mut body = Body::new(data, **patience);
+    let mut body = Body::new(body, **patience);
     let mut batch = Batch { line: Line::new((*door).clone()), receipts: Receipts::new(), retryable: None };
     let end = batch.read(&headers, &mut body).await;
     while let Some(outcome) = batch.line.next().await {
@@ -75,7 +75,7 @@ impl Batch {
     ///
     /// # Errors
     /// Why what follows can't be read.
-    async fn read(&mut self, headers: &VoteHeaders<'_>, body: &mut Body<'_>) -> Result<(), Refusal> {
+    async fn read(&mut self, headers: &VoteHeaders<'_>, body: &mut Body) -> Result<(), Refusal> {
         let framing = headers.framing()?;
         headers.has_no_key()?;
         let mut splitter = Splitter::new(framing);
@@ -100,7 +100,7 @@ impl Batch {
     }
 
     /// Waits for the body, and takes the receipts that come meanwhile.
-    async fn read_chunk(&mut self, body: &mut Body<'_>, buffer: &mut Vec<u8>) -> Result<bool, Refusal> {
+    async fn read_chunk(&mut self, body: &mut Body, buffer: &mut Vec<u8>) -> Result<bool, Refusal> {
         let since = Instant::now();
         loop {
             tokio::select! {

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use rocket::data::{Data, DataStream, ToByteUnit};
-use tokio::{
-    io::AsyncReadExt,
-    time::{Instant, timeout, timeout_at},
-};
+use service::http::RequestBody;
+use tokio::time::{Instant, timeout, timeout_at};
 use votes::{MAX_BATCH_VOTES, MAX_VOTE_BYTES, Reason, Refusal};
 
 /// How long a body may take.
@@ -28,20 +25,21 @@ impl Default for Patience {
 /// connection that is closed before would be reset, answer and all.
 const DRAIN_BYTES: usize = 1024 * 1024;
 
-/// The most bytes of a batch: far more than white space between votes of the largest size needs.
-const MAX_BATCH_BYTES: usize = (MAX_BATCH_VOTES + 1) * (MAX_VOTE_BYTES + 1024);
+/// The most bytes of a batch: its votes at their largest, and far more white space between them than anyone needs.
+const MAX_BATCH_BYTES: usize = MAX_BATCH_VOTES * (MAX_VOTE_BYTES + 1024);
 
 /// A request's body as it arrives.
-pub(crate) struct Body<'r> {
-    stream: DataStream<'r>,
+pub(crate) struct Body {
+    arriving: RequestBody,
     patience: Patience,
     deadline: Instant,
+    read: usize,
 }
 
-impl<'r> Body<'r> {
+impl Body {
     /// A body that is about to arrive.
-    pub(crate) fn new(data: Data<'r>, patience: Patience) -> Self {
-        Self { stream: data.open(MAX_BATCH_BYTES.bytes()), patience, deadline: Instant::now() + patience.batch }
+    pub(crate) fn new(arriving: RequestBody, patience: Patience) -> Self {
+        Self { arriving, patience, deadline: Instant::now() + patience.batch, read: 0 }
     }
 
     /// The whole body, of one vote.
@@ -49,29 +47,37 @@ impl<'r> Body<'r> {
     /// # Errors
     /// [`Reason::TooLarge`], [`Reason::SlowBody`], or [`Reason::MalformedBody`] if it breaks off.
     pub(crate) async fn vote(&mut self) -> Result<Vec<u8>, Refusal> {
-        let mut bytes = Vec::with_capacity(512);
+        let mut vote = Vec::new();
         let read = async {
-            while bytes.len() <= MAX_VOTE_BYTES {
-                if self.stream.read_buf(&mut bytes).await.map_err(broken_off)? == 0 {
-                    return Ok(());
+            while let Some(bytes) = self.arriving.chunk().await.transpose().map_err(broken_off)? {
+                if vote.len() + bytes.len() > MAX_VOTE_BYTES {
+                    return Err(Refusal::new(Reason::TooLarge, format!("a vote has at most {MAX_VOTE_BYTES} bytes")));
                 }
+                vote.extend_from_slice(&bytes);
             }
-            Err(Refusal::new(Reason::TooLarge, format!("a vote has at most {MAX_VOTE_BYTES} bytes")))
+            Ok(())
         };
         timeout(self.patience.vote, read).await.unwrap_or_else(|_| Err(slow(self.patience.vote)))?;
-        Ok(bytes)
+        Ok(vote)
     }
 
-    /// Appends the next bytes of a batch; `false` at its end.
+    /// Appends the next bytes of a batch; `false` at its end. Nothing is lost if the future is dropped.
     ///
     /// # Errors
     /// As [`vote`](Self::vote).
-    pub(crate) async fn chunk(&mut self, bytes: &mut Vec<u8>, silent_since: Instant) -> Result<bool, Refusal> {
+    pub(crate) async fn chunk(&mut self, batch: &mut Vec<u8>, silent_since: Instant) -> Result<bool, Refusal> {
         let deadline = self.deadline.min(silent_since + self.patience.vote);
-        // One read takes what has arrived, so chunks are as large as the client and the network make them.
-        bytes.reserve(CHUNK_BYTES);
-        match timeout_at(deadline, self.stream.read_buf(bytes)).await {
-            Ok(read) => Ok(read.map_err(broken_off)? > 0),
+        match timeout_at(deadline, self.arriving.chunk()).await {
+            Ok(None) => Ok(false),
+            Ok(Some(bytes)) => {
+                let bytes = bytes.map_err(broken_off)?;
+                self.read += bytes.len();
+                if self.read > MAX_BATCH_BYTES {
+                    return Err(Refusal::new(Reason::TooLarge, format!("a batch has at most {MAX_BATCH_BYTES} bytes")));
+                }
+                batch.extend_from_slice(&bytes);
+                Ok(true)
+            }
             Err(_) if deadline == self.deadline => Err(slow(self.patience.batch)),
             Err(_) => Err(slow(self.patience.vote)),
         }
@@ -83,27 +89,21 @@ impl<'r> Body<'r> {
             return;
         }
         let mut left = DRAIN_BYTES;
-        let mut bytes = Vec::with_capacity(CHUNK_BYTES);
         let read = async {
-            while left > 0 {
-                bytes.clear();
-                match self.stream.read_buf(&mut bytes).await {
-                    Ok(count) if count > 0 => left = left.saturating_sub(count),
-                    _ => return,
-                }
+            while left > 0
+                && let Some(Ok(bytes)) = self.arriving.chunk().await
+            {
+                left = left.saturating_sub(bytes.len());
             }
         };
         let _ = timeout(self.patience.vote, read).await;
     }
 }
 
-const CHUNK_BYTES: usize = 16 * 1024;
-
 fn slow(patience: Duration) -> Refusal {
     Refusal::new(Reason::SlowBody, format!("the body did not come within {patience:?}"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
-fn broken_off(error: std::io::Error) -> Refusal {
+fn broken_off(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(Reason::MalformedBody, format!("the body broke off: {error}"))
 }

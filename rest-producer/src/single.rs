@@ -1,7 +1,10 @@
 //! `POST /v1/votes`: one vote.
 
-use rocket::{Data, State, http::Status, post, response::content::RawJson};
-use service::{door::MeteredDoor, http::Problem};
+use rocket::{State, http::Status, post, response::content::RawJson};
+use service::{
+    door::MeteredDoor,
+    http::{Problem, RequestBody},
+};
 use votes::{Refusal, VoteRequest};
 
 use crate::{
@@ -25,21 +28,21 @@ use crate::{
         crate::openapi::Refusals,
     ),
 )]
-#[post("/v1/votes", data = "<data>")]
+#[post("/v1/votes")]
 pub(crate) async fn cast_vote(
     headers: VoteHeaders<'_>,
-    data: Data<'_>,
+    body: RequestBody,
     door: &State<MeteredDoor>,
     patience: &State<Patience>,
 ) -> Result<(Status, RawJson<Vec<u8>>), Problem> {
-    let request = read(&headers, Body::new(data, **patience)).await;
+    let request = read(&headers, Body::new(body, **patience)).await;
     let accepted = door.cast(request).await?;
     let mut json = Vec::with_capacity(receipt::TYPICAL_BYTES);
     receipt::write(&mut json, &accepted);
     Ok((Status::Accepted, RawJson(json)))
 }
 
-async fn read(headers: &VoteHeaders<'_>, mut body: Body<'_>) -> Result<VoteRequest, Refusal> {
+async fn read(headers: &VoteHeaders<'_>, mut body: Body) -> Result<VoteRequest, Refusal> {
     let read = async {
         headers.is_vote()?;
         body.vote().await

@@ -1,28 +1,24 @@
 //! How our Rocket servers start, answer errors and drain.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use rocket::{
     Build, Data, Orbit, Request, Response, Rocket, Route, catch, catchers,
-    config::{Ident, LogLevel, Shutdown},
-    fairing::{AdHoc, Fairing, Info, Kind},
+    config::{Ident, LogLevel},
+    fairing::{Fairing, Info, Kind},
     http::{ContentType, Header, Status},
+    local::asynchronous::Client,
     response::Responder,
 };
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use votes::{Reason, Refusal, VoteId};
 
-/// How long open connections may finish after shutdown began. Rocket waits for idle keep-alive connections too, so this is
-/// how long leaving takes, and far longer than any vote does.
-const GRACE_SECONDS: u32 = 2;
+use crate::connections;
+pub use crate::connections::RequestBody;
 
 /// Why a server ended early.
 #[derive(Debug, thiserror::Error)]
@@ -56,53 +52,20 @@ pub async fn serve(
     shutdown: CancellationToken,
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
-    let error = |error: rocket::Error| ServeError::new(server, address, &error.kind());
     let config = rocket::Config {
-        address: address.ip(),
-        port: address.port(),
         ident: Ident::none(),
         log_level: LogLevel::Off,
         cli_colors: false,
-        keep_alive: 30,
-        // The signals are the program's business: one place decides.
-        shutdown: Shutdown {
-            ctrlc: false,
-            signals: std::collections::HashSet::new(),
-            grace: GRACE_SECONDS,
-            mercy: 1,
-            ..Shutdown::default()
-        },
         ..rocket::Config::release_default()
     };
-    let bound = Mutex::new(Some(bound));
-    let rocket = rocket
-        .configure(config)
-        .attach(AdHoc::on_liftoff("address", move |rocket| {
-            let bound = bound.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
-            Box::pin(async move {
-                tracing::info!(server, %address, "listening");
-                if let Some(bound) = bound {
-                    bound(address);
-                }
-            })
-        }))
-        .ignite()
-        .await
-        .map_err(error)?;
-    let notify = rocket.shutdown();
-    let stop = tokio::spawn(async move {
-        shutdown.cancelled().await;
-        notify.notify();
-    });
-    let outcome = rocket.launch().await;
-    stop.abort();
-    match outcome {
-        Ok(_) => Ok(()),
-        // What was still open after the grace period is cut; everything acknowledged is durable.
-        Err(problem) if matches!(problem.kind(), rocket::error::ErrorKind::Shutdown(..)) => Ok(()),
-        Err(problem) => Err(error(problem)),
-    }
+    let client = Client::untracked(rocket.configure(config)).await;
+    let client = client.map_err(|error| ServeError::new(server, address, &error.kind()))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::new(server, address, &error))?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(server, %address, "listening");
+    bound(address);
+    connections::serve(listener, client, shutdown).await;
+    Ok(())
 }
 
 /// An error document (RFC 9457, `application/problem+json`).
@@ -221,7 +184,8 @@ fn methods_at(path: &str, rocket: &Rocket<Orbit>) -> Vec<&'static str> {
     methods.into_iter().collect()
 }
 
-/// Gives every response an `X-Request-Id`, the client's where it sent one, and an `X-Response-Time` in milliseconds.
+/// Gives every response an `X-Request-Id`, the client's where it sent one, an `X-Response-Time` in milliseconds, and its
+/// length where that is known.
 struct Manners;
 
 struct Arrival {
@@ -240,6 +204,9 @@ impl Fairing for Manners {
     }
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
+        if let Some(length) = response.body_mut().size().await {
+            response.set_header(Header::new("Content-Length", length.to_string()));
+        }
         let Arrival { at, id } = arrival(request);
         response.set_header(Header::new("X-Request-Id", id.as_str()));
         response.set_header(Header::new("X-Response-Time", format!("{:.3}ms", at.elapsed().as_secs_f64() * 1e3)));

@@ -8,11 +8,13 @@
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
+//! | the connections before it, and their bounds | `connections` |
 //! | how a gRPC server says no | [`grpc`] |
 //! | SIGTERM, the order of leaving and its deadline | [`program`] |
 
 pub mod admin;
 pub mod config;
+mod connections;
 pub mod door;
 pub mod grpc;
 pub mod health;

@@ -43,7 +43,7 @@ impl TestDoor {
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        Client(TcpStream::connect(self.address).await.unwrap())
+        Client { stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
     }
 
     /// One request on a connection of its own.
@@ -91,16 +91,20 @@ fn contests() -> Contests {
 }
 
 /// One connection.
-pub(crate) struct Client(TcpStream);
+pub(crate) struct Client {
+    stream: TcpStream,
+    /// What was read and is of the next answer.
+    read: Vec<u8>,
+}
 
 impl Client {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.unwrap();
+        self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Sends what a server that has already answered may refuse to take.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes).await;
+        let _ = self.stream.write_all(bytes).await;
     }
 
     pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) {
@@ -118,7 +122,7 @@ impl Client {
     }
 
     pub(crate) async fn close_sending(&mut self) {
-        self.0.shutdown().await.unwrap();
+        self.stream.shutdown().await.unwrap();
     }
 
     pub(crate) async fn answer(&mut self) -> Answer {
@@ -126,23 +130,24 @@ impl Client {
     }
 
     async fn read_answer(&mut self) -> Answer {
-        let mut bytes = Vec::new();
         let head_end = loop {
-            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0, "closed without an answer");
-            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
+            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "closed without an answer");
         };
-        let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+        let head = String::from_utf8(self.read[..head_end].to_vec()).unwrap();
         let (line, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
         let status = line.split(' ').nth(1).unwrap().parse().unwrap();
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
         let headers: BTreeMap<_, _> = headers.lines().filter_map(header).collect();
         let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = bytes.split_off(head_end + 4);
-        while body.len() < length {
-            assert!(self.0.read_buf(&mut body).await.unwrap() > 0, "the answer breaks off");
+        let end = head_end + 4 + length;
+        while self.read.len() < end {
+            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "the answer breaks off");
         }
+        let next = self.read.split_off(end);
+        let body = std::mem::replace(&mut self.read, next).split_off(head_end + 4);
         Answer { status, headers, body: String::from_utf8(body).unwrap() }
     }
 }

@@ -335,7 +335,7 @@ const SHORT: Patience = Patience { vote: Duration::from_millis(200), batch: Dura
 #[tokio::test]
 async fn a_slow_vote_is_not_waited_for() {
     let door = TestDoor::open_with(SHORT).await;
-    for begin in ["{\"name\":\"Pink Floyd\"", "{\"name\":\"Pink Floyd\",\"album\":\"The Wall\"}"] {
+    for begin in ["", "{", "{\"name\":\"Pink Floyd\"", "{\"name\":\"Pink Floyd\",\"album\":\"The Wall\"}"] {
         let mut client = door.connect().await;
         client.head("/v1/votes", &[JSON], 100).await;
         client.send(begin.as_bytes()).await;
@@ -349,7 +349,10 @@ async fn a_slow_batch_is_not_waited_for() {
     let door = TestDoor::open_with(SHORT).await;
     let mut client = door.connect().await;
     client.head("/v1/votes/batch", &[JSON], 100).await;
-    client.send(b"[               ").await;
+    check("nothing", &client.answer().await, 408, "slow-body", None);
+    let mut client = door.connect().await;
+    client.head("/v1/votes/batch", &[JSON], 100).await;
+    client.send(b"[  ").await;
     check("no vote", &client.answer().await, 408, "slow-body", None);
     let mut client = door.connect().await;
     client.head("/v1/votes/batch", &[JSON], 100).await;
@@ -366,7 +369,7 @@ async fn a_batch_that_drips_ends_too() {
     client.head("/v1/votes/batch", &[NDJSON], 1_000_000).await;
     let mut answer = None;
     while answer.is_none() {
-        client.try_send(b"                    \n").await;
+        client.try_send(b"\n").await;
         answer = tokio::time::timeout(Duration::from_millis(20), client.answer()).await.ok();
     }
     check("drops", &answer.unwrap(), 408, "slow-body", None);
@@ -397,6 +400,43 @@ async fn a_broken_transfer_encoding_publishes_nothing() {
     let mut client = door.connect().await;
     client.send(format!("{head}14\r\n{{\"name\":\"Pink Floyd\"\r\nxyz\r\n").as_bytes()).await;
     check("chunked", &client.answer().await, 400, "malformed-body", None);
+    assert_eq!(door.log.log(), []);
+}
+
+#[tokio::test]
+async fn a_header_that_is_no_utf_8_is_refused_and_not_overlooked() {
+    let door = TestDoor::open().await;
+    let mut client = door.connect().await;
+    let head = b"POST /v1/votes HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\nIdempotency-Key: \xff\r\n";
+    client.send(&[head.as_slice(), b"Content-Length: 12\r\n\r\n{\"name\":\"X\"}"].concat()).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &answer.json()["status"]), (400, &400.into()), "{answer:?}");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("idempotency-key"));
+    assert!(answer.headers.contains_key("x-request-id"));
+    assert_eq!(door.log.log(), []);
+}
+
+#[tokio::test]
+async fn a_head_that_is_no_http_is_refused() {
+    let door = TestDoor::open().await;
+    let many = (0..200).fold(String::new(), |headers, n| headers + &format!("X-{n}: x\r\n"));
+    let long = format!("X-Long: {}\r\n", "x".repeat(1_000_000));
+    for head in [
+        "POST /v1/votes HTTP/9.9\r\n\r\n",
+        "{\"name\":\"X\"}\r\n\r\n",
+        "POST /v1/votes HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "POST /v1/votes HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST /v1/votes HTTP/1.1\r\nTransfer-Encoding: rot13\r\n\r\n",
+        "POST /v1/votes HTTP/1.1\r\nIdempotency-Key: a\0b\r\n\r\n",
+        &format!("POST /v1/votes HTTP/1.1\r\n{many}\r\n"),
+        &format!("POST /v1/votes HTTP/1.1\r\n{long}\r\n"),
+        &format!("POST /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000)),
+    ] {
+        let mut client = door.connect().await;
+        client.try_send(head.as_bytes()).await;
+        let answer = client.answer().await;
+        assert!((400..500).contains(&answer.status), "{head:.60}: {answer:?}");
+    }
     assert_eq!(door.log.log(), []);
 }
 

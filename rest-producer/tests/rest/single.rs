@@ -151,6 +151,18 @@ async fn many_votes_share_one_connection() {
 }
 
 #[tokio::test]
+async fn requests_may_come_before_the_answers() {
+    let door = TestDoor::open().await;
+    let mut client = door.connect().await;
+    let vote =
+        "POST /v1/votes HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"name\":\"X\"}";
+    client.send(vote.repeat(3).as_bytes()).await;
+    for offset in 0..3 {
+        assert_eq!(client.answer().await.json()["offset"], offset);
+    }
+}
+
+#[tokio::test]
 async fn a_refused_body_does_not_cost_the_connection() {
     let door = TestDoor::open().await;
     let mut client = door.connect().await;
