@@ -91,6 +91,12 @@ impl TestDoor {
         let answers = grpc.streaming(request, path, Encoded(PhantomData)).await.unwrap().into_inner();
         TestStream { sender: Some(sender), answers }
     }
+
+    /// Waits until so many votes wait for their receipts.
+    pub(crate) async fn until_waiting(&self, votes: usize) {
+        let waited = timeout(LIMIT, self.log.until_waiting(votes)).await;
+        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.waiting()));
+    }
 }
 
 impl Drop for TestDoor {

@@ -12,7 +12,7 @@ async fn on_shutdown_an_open_stream_is_answered_for_what_it_sent_and_then_ended(
     for _ in 0..10 {
         stream.send("X");
     }
-    door.log.until_waiting(10).await;
+    door.until_waiting(10).await;
     door.shutdown.cancel();
     door.log.release_all();
     for _ in 0..10 {
@@ -29,7 +29,7 @@ async fn on_shutdown_an_open_call_is_answered() {
     door.log.hold();
     let mut client = door.client();
     let leave = async {
-        door.log.until_waiting(1).await;
+        door.until_waiting(1).await;
         door.shutdown.cancel();
         door.log.release_all();
     };
@@ -44,7 +44,7 @@ async fn a_stream_that_never_ends_does_not_hold_the_door() {
     door.log.hold();
     let stream = door.stream().await;
     stream.send("X");
-    door.log.until_waiting(1).await;
+    door.until_waiting(1).await;
     let begun = Instant::now();
     door.shutdown.cancel();
     (&mut door.server).await.unwrap().unwrap();

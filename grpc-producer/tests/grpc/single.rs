@@ -16,7 +16,7 @@ async fn a_vote_is_acknowledged_only_after_the_log_has_it() {
     tokio::select! {
         biased;
         _ = &mut answer => panic!("acknowledged too early"),
-        () = door.log.until_waiting(1) => {}
+        () = door.until_waiting(1) => {}
     }
     assert!(futures::poll!(&mut answer).is_pending());
     door.log.release_all();
@@ -81,7 +81,7 @@ async fn a_log_that_does_not_confirm_is_unavailable_with_the_id() {
     let cast = CastVoteRequest { vote_id: Some(ID.into()), ..vote("X") };
     let mut client = door.client();
     let fail = async {
-        door.log.until_waiting(1).await;
+        door.until_waiting(1).await;
         door.log.fail(1);
     };
     let (answer, ()) = tokio::join!(client.cast_vote(cast), fail);

@@ -35,7 +35,7 @@ async fn votes_are_pipelined_and_none_is_acknowledged_before_the_log_has_it() {
     for n in 0..100 {
         stream.send(&format!("Band {n}"));
     }
-    door.log.until_waiting(100).await;
+    door.until_waiting(100).await;
     assert!(futures::poll!(Box::pin(stream.next())).is_pending());
     door.log.release_all();
     let log = door.log.log();
@@ -54,10 +54,10 @@ async fn a_stream_holds_no_more_than_a_line_of_votes() {
         stream.send("X");
     }
     stream.finish();
-    door.log.until_waiting(Line::LONGEST).await;
+    door.until_waiting(Line::LONGEST).await;
     door.log.release(1);
     assert_eq!(stream.outcome().await, "accepted");
-    door.log.until_waiting(Line::LONGEST).await;
+    door.until_waiting(Line::LONGEST).await;
     door.log.release_all();
     for _ in 1..Line::LONGEST + 10 {
         assert_eq!(stream.outcome().await, "accepted");
@@ -76,7 +76,7 @@ async fn a_stream_waits_for_its_own_receipts_and_is_not_refused_for_them() {
     }
     stream.finish();
     for _ in 0..10 {
-        door.log.until_waiting(10).await;
+        door.until_waiting(10).await;
         door.log.release(10);
         for _ in 0..10 {
             assert_eq!(stream.outcome().await, "accepted");
@@ -108,7 +108,7 @@ async fn a_failed_receipt_is_an_outcome_with_the_id() {
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     stream.send_bytes(CastVoteRequest { vote_id: Some(id.into()), ..vote("X") }.encode_to_vec());
     stream.send("Y");
-    door.log.until_waiting(2).await;
+    door.until_waiting(2).await;
     door.log.fail(1);
     door.log.release_all();
     let error = stream.error().await;

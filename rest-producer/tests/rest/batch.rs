@@ -52,7 +52,7 @@ async fn votes_are_on_the_log_before_the_batch_has_arrived() {
     let (first, rest) = (br#"[{"name":"First of them"},"#, br#"{"name":"Last"}]"#);
     client.head(PATH, &[JSON], first.len() + rest.len()).await;
     client.send(first).await;
-    door.log.until_logged(1).await;
+    door.until_logged(1).await;
     client.send(rest).await;
     assert_eq!(outcomes(&client.answer().await), ["accepted", "accepted"]);
 }
@@ -65,7 +65,7 @@ async fn a_batch_waits_for_its_own_receipts_and_is_not_refused_for_them() {
     let mut client = door.connect().await;
     client.post(PATH, &[JSON], array(100).as_bytes()).await;
     for _ in 0..10 {
-        door.log.until_waiting(10).await;
+        door.until_waiting(10).await;
         door.log.release(10);
     }
     let answer = client.answer().await;
@@ -80,10 +80,10 @@ async fn a_batch_holds_no_more_than_a_line_of_votes() {
     door.log.hold();
     let mut client = door.connect().await;
     client.post(PATH, &[JSON], array(Line::LONGEST + 10).as_bytes()).await;
-    door.log.until_waiting(Line::LONGEST).await;
+    door.until_waiting(Line::LONGEST).await;
     door.log.release(1);
-    door.log.until_logged(1).await;
-    door.log.until_waiting(Line::LONGEST).await;
+    door.until_logged(1).await;
+    door.until_waiting(Line::LONGEST).await;
     door.log.release_all();
     assert_eq!(outcomes(&client.answer().await).len(), Line::LONGEST + 10);
 }
@@ -110,7 +110,7 @@ async fn a_batch_of_which_something_was_published_is_never_refused_as_a_whole() 
     door.log.hold();
     let mut client = door.connect().await;
     client.post(PATH, &[JSON], array(3).as_bytes()).await;
-    door.log.until_waiting(3).await;
+    door.until_waiting(3).await;
     door.log.fail(1);
     door.log.release_all();
     let answer = client.answer().await;

@@ -62,6 +62,18 @@ impl TestDoor {
     pub(crate) async fn batch(&self, body: &str) -> Answer {
         self.post("/v1/votes/batch", &[JSON], body.as_bytes()).await
     }
+
+    /// Waits until so many votes wait for their receipts.
+    pub(crate) async fn until_waiting(&self, votes: usize) {
+        let waited = timeout(LIMIT, self.log.until_waiting(votes)).await;
+        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.waiting()));
+    }
+
+    /// Waits until the log has so many votes.
+    pub(crate) async fn until_logged(&self, votes: usize) {
+        let waited = timeout(LIMIT, self.log.until_logged(votes)).await;
+        waited.unwrap_or_else(|_| panic!("the log has {} votes, not {votes}", self.log.log().len()));
+    }
 }
 
 impl Drop for TestDoor {

@@ -8,7 +8,7 @@ async fn on_shutdown_an_open_request_is_answered() {
     door.log.hold();
     let mut client = door.connect().await;
     client.post("/v1/votes", &[JSON], br#"{"name":"X"}"#).await;
-    door.log.until_waiting(1).await;
+    door.until_waiting(1).await;
     door.shutdown.cancel();
     door.log.release_all();
     assert_eq!(client.answer().await.status, 202);
@@ -33,7 +33,7 @@ async fn a_vote_without_a_receipt_does_not_hold_the_door_for_long() {
     door.log.hold();
     let mut client = door.connect().await;
     client.post("/v1/votes", &[JSON], br#"{"name":"X"}"#).await;
-    door.log.until_waiting(1).await;
+    door.until_waiting(1).await;
     let begun = Instant::now();
     door.shutdown.cancel();
     (&mut door.server).await.unwrap().unwrap();

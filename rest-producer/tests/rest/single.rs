@@ -8,7 +8,7 @@ async fn a_vote_is_acknowledged_only_after_the_log_has_it() {
     door.log.hold();
     let mut client = door.connect().await;
     client.post("/v1/votes", &[JSON], br#"{"name":"Pink Floyd"}"#).await;
-    door.log.until_waiting(1).await;
+    door.until_waiting(1).await;
     let answer = client.answer();
     tokio::pin!(answer);
     assert!(futures::poll!(&mut answer).is_pending());
@@ -104,7 +104,7 @@ async fn a_log_that_does_not_confirm_is_an_error_with_the_id() {
     door.log.hold();
     let mut client = door.connect().await;
     client.post("/v1/votes", &[JSON, ("Idempotency-Key", "k")], br#"{"name":"X"}"#).await;
-    door.log.until_waiting(1).await;
+    door.until_waiting(1).await;
     door.log.fail(1);
     let failed = client.answer().await;
     assert_eq!((failed.status, slug(&failed.json())), (503, "log-unavailable"));
