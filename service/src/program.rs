@@ -17,6 +17,9 @@ use crate::{Config, ConfigError, Health, admin, health::Latch, telemetry};
 /// The longest that leaving may take.
 const DEADLINE: Duration = Duration::from_secs(8);
 
+/// Threads for reading files: a few more than partitions are read at once. Each costs memory.
+const MAX_BLOCKING_THREADS: usize = 16;
+
 /// Exit code of a bad command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
@@ -56,7 +59,10 @@ pub fn main<R: Future<Output = Outcome>>(
     services: impl FnOnce(Context) -> R,
 ) -> ExitCode {
     let outcome = config.map_err(Into::into).and_then(|config| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .build()?;
         runtime.block_on(run(config, services))
     });
     exit_code(outcome)

@@ -20,14 +20,11 @@ const SCHEMA_VERSION: i64 = 1;
 /// audit.
 const CHECKED_WHOLE: u64 = 1 << 30;
 
-/// Pages of the write-ahead log after which it is copied into the file: 16 MiB.
-const CHECKPOINT_PAGES: u32 = 4_096;
-
 /// Page cache of a writer, in KiB.
 const WRITER_CACHE: u32 = 16_384;
 
-/// Page cache of a reader, in KiB.
-const READER_CACHE: u32 = 2_048;
+/// Page cache of a reader, in KiB: it reads each page once.
+const READER_CACHE: u32 = 512;
 
 /// How long a reader waits for a lock that `SQLite` itself takes for an instant.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,7 +107,7 @@ impl Database {
         found.unwrap_or_else(|error| vec![error.to_string()])
     }
 
-    /// The one writing connection.
+    /// A connection that may write.
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
         let open = || -> rusqlite::Result<Connection> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -119,7 +116,8 @@ impl Database {
             db.pragma_update(None, "journal_mode", "WAL")?;
             // An acknowledgement follows the fsync of its transaction; NORMAL would skip it.
             db.pragma_update(None, "synchronous", "FULL")?;
-            db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+            // The checkpoint thread does it.
+            db.pragma_update(None, "wal_autocheckpoint", 0)?;
             db.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE))?;
             db.set_prepared_statement_cache_capacity(64);
             Ok(db)

@@ -10,7 +10,7 @@ use futures_channel::oneshot;
 use rusqlite::{Connection, params};
 use tokio::{
     sync::watch,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep},
 };
 use votes::{
     Assignment, Batch, Bounds, DeadLetter, Offset, Partition, PendingReceipt, Place, PublishError, Receipt,
@@ -25,8 +25,9 @@ use crate::{OpenError, record};
 
 pub(super) const SCHEMA: Schema = Schema { file: "log.db", application_id: 0x4F56_4C47, sql: include_str!("log.sql") };
 
-/// How long a batch waits for more records after its first. A lone vote is counted after this and three commits.
-const LINGER: Duration = Duration::from_millis(20);
+/// Batches of all partitions end at the same moments, this far apart, so that their writes share transactions. A lone vote is
+/// counted after half of this, on average, and three commits.
+const BEAT: Duration = Duration::from_millis(50);
 
 /// How often a reader in another process looks whether the log has grown.
 const POLL: Duration = Duration::from_millis(50);
@@ -48,7 +49,7 @@ impl Log {
     pub(super) fn writable(database: &Database, queue_votes: usize) -> Result<Self, OpenError> {
         let mut log = Self::read_only(database.readers())?;
         let sink = LogSink { next: log.ends.load(), written: Vec::new(), ends: Arc::clone(&log.ends) };
-        log.writer = Some(Writer::start("log", database.writer()?, sink, queue_votes)?);
+        log.writer = Some(Writer::start("log", database, sink, queue_votes)?);
         Ok(log)
     }
 
@@ -255,12 +256,13 @@ pub(super) struct Feed {
     log: Arc<Log>,
     positions: Mutex<Vec<Offset>>,
     is_assigned: Mutex<bool>,
+    epoch: Instant,
 }
 
 impl Feed {
     pub(super) fn new(log: Arc<Log>) -> Self {
         let positions = vec![Offset(0); log.ends.offsets.len()];
-        Self { log, positions: Mutex::new(positions), is_assigned: Mutex::new(false) }
+        Self { log, positions: Mutex::new(positions), is_assigned: Mutex::new(false), epoch: Instant::now() }
     }
 
     fn position(&self, partition: Partition) -> Offset {
@@ -304,7 +306,7 @@ impl VoteFeed for Feed {
         let is_full = || self.log.ends.of(partition) >= from.0 + most as u64;
         if self.log.writer.is_some() && !is_full() {
             // A plain wait: being woken by each commit of any partition would cost more than it gains.
-            sleep(LINGER).await;
+            sleep(until_next_beat(self.epoch.elapsed())).await;
         }
         let records = self.log.readers.read(move |db| read_records(db, partition, from, most)).await?;
         let to = records.last().map_or(from, |record| record.offset.next());
@@ -340,6 +342,11 @@ impl VoteFeed for Feed {
     async fn check(&self) -> Result<(), StoreError> {
         self.log.check().await
     }
+}
+
+fn until_next_beat(elapsed: Duration) -> Duration {
+    let (beat, elapsed) = (BEAT.as_micros(), elapsed.as_micros());
+    Duration::from_micros(u64::try_from(beat - elapsed % beat).unwrap_or_default())
 }
 
 fn read_records(db: &Connection, partition: Partition, from: Offset, most: usize) -> rusqlite::Result<Vec<Record>> {

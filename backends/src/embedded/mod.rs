@@ -8,10 +8,12 @@
 //! | `lock` | locked by the one process that may write | [`folder`] |
 //!
 //! Both files are in WAL mode with `synchronous=FULL`, and each has one writing thread ([`writer`]) that commits whatever
-//! is queued together: an answer follows the fsync of its transaction. They are apart because acknowledging must not wait for
+//! is queued together: an answer follows the fsync of its transaction. A second thread copies the write-ahead log back
+//! ([`checkpoint`]). They are apart because acknowledging must not wait for
 //! counting. Readers, in this process or another, use short read-only transactions ([`database`]).
 
 mod book;
+mod checkpoint;
 mod database;
 mod folder;
 mod log;
@@ -48,7 +50,7 @@ impl Embedded {
         let count_db = Database::open(&folder, &COUNT_SCHEMA)?;
         let log = Log::writable(&log_db, queue_votes)?;
         let secret = folder.secret(log.is_empty())?;
-        let count = writer::Tasks::new("count", count_db.writer()?)?;
+        let count = writer::Tasks::new("count", &count_db)?;
         let (book, tallies) = (
             book::EmbeddedBook::new(count_db.readers(), Some(count.clone())),
             tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?,

@@ -13,6 +13,7 @@ use futures_channel::oneshot;
 use rusqlite::Connection;
 use votes::StoreError;
 
+use super::{checkpoint::Checkpointer, database::Database};
 use crate::OpenError;
 
 /// The most jobs of one transaction.
@@ -37,6 +38,7 @@ pub(super) trait Sink: Send + 'static {
 pub(super) struct Writer<J> {
     sender: Option<SyncSender<J>>,
     thread: Option<JoinHandle<()>>,
+    _checkpointer: Checkpointer,
 }
 
 /// Why a job was not queued.
@@ -50,16 +52,18 @@ pub(super) enum NotQueued {
 impl<J: Send + 'static> Writer<J> {
     pub(super) fn start(
         name: &'static str,
-        db: Connection,
+        database: &Database,
         sink: impl Sink<Job = J>,
         bound: usize,
     ) -> Result<Self, OpenError> {
+        let db = database.writer()?;
+        let checkpointer = Checkpointer::start(name, database.writer()?)?;
         let (sender, jobs) = sync_channel(bound);
         let thread = thread::Builder::new()
             .name(format!("{name}-writer"))
             .spawn(move || write_all(name, &db, sink, &jobs))
             .map_err(|error| OpenError::new(name, error))?;
-        Ok(Self { sender: Some(sender), thread: Some(thread) })
+        Ok(Self { sender: Some(sender), thread: Some(thread), _checkpointer: checkpointer })
     }
 
     pub(super) fn queue(&self, job: J) -> Result<(), NotQueued> {
@@ -142,8 +146,8 @@ pub(super) struct Tasks {
 const MAX_TASKS: usize = 1_024;
 
 impl Tasks {
-    pub(super) fn new(name: &'static str, db: Connection) -> Result<Self, OpenError> {
-        Ok(Self { name, writer: Arc::new(Writer::start(name, db, TaskSink, MAX_TASKS)?) })
+    pub(super) fn new(name: &'static str, database: &Database) -> Result<Self, OpenError> {
+        Ok(Self { name, writer: Arc::new(Writer::start(name, database, TaskSink, MAX_TASKS)?) })
     }
 
     /// Runs the closure in a transaction and waits until that is durable. Others may share the transaction; if it fails,
