@@ -2,11 +2,11 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | `VoteService` on the wire: its methods, their limits | [`service`] |
-//! | `CastVotes`: many votes on one stream, without waiting for each | [`stream`] |
-//! | a vote's bytes, read as strictly as its JSON | [`message`] |
-//! | a refusal as a status with details, or as an item of a stream | [`status`] |
-//! | what the health service says, and when | [`readiness`] |
+//! | `VoteService` on the wire: its methods, their limits | `service` |
+//! | `CastVotes`: many votes on one stream, without waiting for each | `stream` |
+//! | a vote's bytes, read as strictly as its JSON | `message` |
+//! | a refusal as a status with details, or as an item of a stream | `status` |
+//! | what the health service says, and when | `readiness` |
 //!
 //! A vote's meaning is not in here: that is [`votes::Door`].
 
@@ -35,7 +35,7 @@ const STREAMS: u32 = 1_024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Serves the door until shutdown, then ends open calls: each vote that was read is answered, within [a bound](GRACE).
+/// Serves the door until shutdown, then ends open calls: each vote that was read is answered, within three seconds.
 ///
 /// # Errors
 /// If the listener fails.

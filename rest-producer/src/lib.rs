@@ -2,13 +2,13 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | `POST /v1/votes` | [`single`] |
-//! | `POST /v1/votes/batch` | [`batch`] |
-//! | what both take from the request's headers | [`headers`] |
-//! | reading a body that is late, or larger than it may be | [`body`] |
-//! | where one vote of a batch ends and the next begins | [`split`] |
-//! | what is answered | [`receipt`] |
-//! | `GET /openapi.json`, generated from all of these | [`openapi`] |
+//! | `POST /v1/votes` | `single` |
+//! | `POST /v1/votes/batch` | `batch` |
+//! | what both take from the request's headers | `headers` |
+//! | reading a body that is late, or larger than it may be | `body` |
+//! | where one vote of a batch ends and the next begins | `split` |
+//! | what is answered | `receipt` |
+//! | `GET /openapi.json`, generated from all of these | `openapi` |
 //!
 //! A vote's meaning is not in here: that is [`votes::Door`].
 

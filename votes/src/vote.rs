@@ -80,7 +80,7 @@ impl Vote {
     /// there is one.
     ///
     /// # Errors
-    /// The [`Reason`]s from `InvalidField` to `Closed`.
+    /// The [reasons](crate::Reason) from `InvalidField` to `Closed`.
     pub fn admit(
         request: VoteRequest,
         contests: &Contests,
@@ -154,7 +154,7 @@ fn idempotency_key(header: &str) -> Result<VoteId, Refusal> {
 /// A band's name in the one form in which it is a key: NFC, trimmed.
 ///
 /// # Errors
-/// [`Reason::InvalidField`], of the field `name`, if it is no name.
+/// [`Reason::InvalidField`](crate::Reason::InvalidField), of the field `name`, if it is no name.
 pub fn band_name(name: String) -> Result<String, Refusal> {
     let name = text("name", name, 100)?;
     if name.is_empty() { Err(Refusal::field("name", "must have at least 1 character")) } else { Ok(name) }
