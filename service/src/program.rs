@@ -2,7 +2,7 @@
 //! and sees to it that leaving ends.
 //!
 //! Leaving, on SIGTERM or SIGINT: not ready first, then the services stop accepting, drain and flush; whatever is still
-//! there after [`DEADLINE`] is cut. Everything acknowledged is durable by then, so cutting loses nothing.
+//! there after 8 seconds is cut. Everything acknowledged is durable by then, so cutting loses nothing.
 
 use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
 
