@@ -13,7 +13,10 @@ use futures_channel::oneshot;
 use rusqlite::Connection;
 use votes::StoreError;
 
-use super::{checkpoint::Checkpointer, database::Database};
+use super::{
+    checkpoint::{self, Checkpointer},
+    database::Database,
+};
 use crate::OpenError;
 
 /// The most jobs of one transaction.
@@ -38,7 +41,6 @@ pub(super) trait Sink: Send + 'static {
 pub(super) struct Writer<J> {
     sender: Option<SyncSender<J>>,
     thread: Option<JoinHandle<()>>,
-    _checkpointer: Checkpointer,
 }
 
 /// Why a job was not queued.
@@ -61,9 +63,9 @@ impl<J: Send + 'static> Writer<J> {
         let (sender, jobs) = sync_channel(bound);
         let thread = thread::Builder::new()
             .name(format!("{name}-writer"))
-            .spawn(move || write_all(name, &db, sink, &jobs))
+            .spawn(move || write_all(name, &db, &checkpointer, sink, &jobs))
             .map_err(|error| OpenError::new(name, error))?;
-        Ok(Self { sender: Some(sender), thread: Some(thread), _checkpointer: checkpointer })
+        Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
     pub(super) fn queue(&self, job: J) -> Result<(), NotQueued> {
@@ -86,7 +88,13 @@ impl<J> Drop for Writer<J> {
     }
 }
 
-fn write_all<S: Sink>(name: &'static str, db: &Connection, mut sink: S, queue: &Receiver<S::Job>) {
+fn write_all<S: Sink>(
+    name: &'static str,
+    db: &Connection,
+    checkpointer: &Checkpointer,
+    mut sink: S,
+    queue: &Receiver<S::Job>,
+) {
     let mut jobs = Vec::with_capacity(MAX_JOBS);
     while let Ok(first) = queue.recv() {
         jobs.push(first);
@@ -105,6 +113,11 @@ fn write_all<S: Sink>(name: &'static str, db: &Connection, mut sink: S, queue: &
             }
         } else {
             jobs.drain(..).for_each(|job| report::<S>(name, job, outcome.clone()));
+        }
+        if checkpointer.is_overdue()
+            && let Err(error) = checkpoint::restart(db)
+        {
+            tracing::warn!(file = name, %error, "the write-ahead log did not begin anew");
         }
     }
 }
