@@ -34,6 +34,7 @@ pub(crate) async fn run(
             Ok(Some(halt)) => {
                 tracing::error!(%partition, reason = %halt, "partition stopped");
                 states.trouble(partition, halt.to_string());
+                back_off = *BACK_OFF.start();
                 LOOK_AGAIN
             }
             Err(error) => {
@@ -44,9 +45,6 @@ pub(crate) async fn run(
                 pause
             }
         };
-        if pause == LOOK_AGAIN {
-            back_off = *BACK_OFF.start();
-        }
         tokio::select! {
             () = sleep(pause) => {}
             () = stop.cancelled() => {}

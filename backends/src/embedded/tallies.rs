@@ -163,11 +163,7 @@ fn read_position(db: &Connection, partition: Partition) -> rusqlite::Result<Offs
 
 fn add_counts(db: &Connection, counts: &Counts) -> rusqlite::Result<()> {
     let add = |table: &str, keys: &str| {
-        let marks = if keys == "contest, name, album" || keys == "size, start, contest" {
-            "?1, ?2, ?3, ?4"
-        } else {
-            "?1, ?2, ?3"
-        };
+        let marks = vec!["?"; keys.split(", ").count() + 1].join(", ");
         db.prepare_cached(&format!(
             "INSERT INTO {table} ({keys}, votes) VALUES ({marks}) ON CONFLICT DO UPDATE SET votes = votes + excluded.votes"
         ))
