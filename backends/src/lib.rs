@@ -1,7 +1,22 @@
 //! The adapters of the ports, and the one place that names a driver.
+//!
+//! | feature | ports | where |
+//! |---|---|---|
+//! | `embedded` | all | SQLite files in one folder |
+//! | `kafka` | vote queue and feed | Apache Kafka |
+//! | `redis` | tallies | Redis or Valkey |
+//! | `mongo` | book | MongoDB |
 
+#[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "mongo")]
+mod mongo;
 mod open;
+#[cfg(any(feature = "embedded", feature = "kafka"))]
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 
 pub use open::{OpenError, Stores};

@@ -1,14 +1,30 @@
-//! Opens a port from its URL.
+//! Opens the ports from their URLs, and shows each one's state at `/health` from then on.
 
-use std::{fmt::Display, sync::Arc};
+use std::{
+    fmt::Display,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use service::{Config, ConfigError, Health, health::Weight, program::Failure};
-use votes::{Book, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
+use votes::{Book, Contests, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
 
+#[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
 
+/// How often a server that can't be reached is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a command waits for a server. Services wait for ever: the server may start after them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A store that can't be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}: {problem}")]
 pub struct OpenError {
     what: String,
@@ -21,97 +37,357 @@ impl OpenError {
     }
 }
 
-/// The three stores of a system.
+/// Why a server is not open.
+#[derive(Debug)]
+pub(crate) enum NotOpen {
+    /// The URL is wrong: what it should be.
+    BadUrl(String),
+    /// The server is not as it has to be, and what would be right. Trying again is no use.
+    Refused(String),
+    /// It did not answer as it should, but may soon.
+    Unreachable(String),
+}
+
+/// The three stores of a system. Each port is opened when it is asked for, and from then on shown at `/health`.
 #[derive(Clone)]
-pub struct Stores(Embedded);
+pub struct Stores {
+    place: Place,
+    secret: Option<VoterSecret>,
+    health: Health,
+}
+
+/// Where the stores are: all in one folder, or each on a server.
+#[derive(Clone)]
+enum Place {
+    #[cfg(feature = "embedded")]
+    Folder(Embedded),
+    Servers(Arc<Servers>),
+}
 
 impl Stores {
-    /// Opens the stores for the process that works on them.
+    /// The stores for a process that works on them.
     ///
     /// # Errors
-    /// [`ConfigError`] if a URL names no store, [`OpenError`] if a store can't be opened: each says what to do.
-    pub fn open(config: &Config) -> Result<Self, Failure> {
-        check_urls(config)?;
-        Ok(Self(Embedded::open(&config.data, config.queue_votes)?))
+    /// [`ConfigError`] if a URL names no store, [`OpenError`] if an embedded store can't be opened: each says what to do.
+    pub fn open(config: &Config, health: &Health) -> Result<Self, Failure> {
+        let place = match Servers::of(config, None)? {
+            Some(servers) => Place::Servers(Arc::new(servers)),
+            #[cfg(feature = "embedded")]
+            None => Place::Folder(Embedded::open(&config.data, config.queue_votes)?),
+            #[cfg(not(feature = "embedded"))]
+            None => return Err(without("queue", "embedded").into()),
+        };
+        Ok(Self { place, secret: config.secret()?, health: health.clone() })
     }
 
-    /// Opens the stores for reading, beside the processes that work on them or while there are none.
+    /// The stores for a command. It reads embedded stores, beside the process that works on them or while there is none;
+    /// and it does not wait long for servers.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_for_reading(config: &Config) -> Result<Self, Failure> {
-        check_urls(config)?;
-        Ok(Self(Embedded::open_for_reading(&config.data)?))
+    pub fn open_for_command(config: &Config) -> Result<Self, Failure> {
+        let place = match Servers::of(config, Some(PATIENCE))? {
+            Some(servers) => Place::Servers(Arc::new(servers)),
+            #[cfg(feature = "embedded")]
+            None => Place::Folder(Embedded::open_for_reading(&config.data)?),
+            #[cfg(not(feature = "embedded"))]
+            None => return Err(without("queue", "embedded").into()),
+        };
+        Ok(Self { place, secret: config.secret()?, health: Health::default() })
     }
 
-    /// Whether other processes work on the stores now.
+    /// The writing end of the vote log.
+    ///
+    /// # Errors
+    /// Of all ports: if the server is not as it has to be. One that can't be reached is waited for.
+    pub async fn queue(&self, weight: Weight) -> Result<Arc<dyn VoteQueue>, Failure> {
+        let watch = self.watch("vote log", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Ok(watch.opened(folder.queue())),
+            Place::Servers(servers) => {
+                let open = || watch.reach("queue", servers.patience, || servers.open_queue());
+                Ok(watch.opened(Arc::clone(servers.queue_port.get_or_try_init(open).await?)))
+            }
+        }
+    }
+
+    /// A reader of the vote log for counting: it shares the partitions with the other consumers.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn feed(&self, weight: Weight) -> Result<Arc<dyn VoteFeed>, Failure> {
+        let watch = self.watch("vote feed", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Ok(watch.opened(folder.feed())),
+            Place::Servers(servers) => {
+                watch.reach("queue", servers.patience, || servers.open_feed(Membership::Group)).await
+            }
+        }
+    }
+
+    /// A reader of the whole vote log, with positions of its own, that takes no partition from any consumer.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn reader(&self, weight: Weight) -> Result<Arc<dyn VoteFeed>, Failure> {
+        let watch = self.watch("vote log", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Ok(watch.opened(folder.feed())),
+            Place::Servers(servers) => {
+                watch.reach("queue", servers.patience, || servers.open_feed(Membership::Alone)).await
+            }
+        }
+    }
+
+    /// The book.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn book(&self, weight: Weight) -> Result<Arc<dyn Book>, Failure> {
+        let watch = self.watch("book", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Ok(watch.opened(Arc::clone(&folder.book))),
+            Place::Servers(servers) => {
+                let open = || watch.reach("book", servers.patience, || servers.open_book());
+                Ok(watch.opened(Arc::clone(servers.book_port.get_or_try_init(open).await?)))
+            }
+        }
+    }
+
+    /// The tallies.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn tallies(&self, weight: Weight) -> Result<Arc<dyn Tallies>, Failure> {
+        let watch = self.watch("tallies", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Ok(watch.opened(Arc::clone(&folder.tallies))),
+            Place::Servers(servers) => {
+                let open = || watch.reach("tally", servers.patience, || servers.open_tallies());
+                Ok(watch.opened(Arc::clone(servers.tallies_port.get_or_try_init(open).await?)))
+            }
+        }
+    }
+
+    /// The voters' secret: the configured one, or that which the embedded log keeps.
+    ///
+    /// # Errors
+    /// If there is none and a contest has one vote per voter.
+    pub fn secret(&self, contests: &Contests) -> Result<Option<VoterSecret>, ConfigError> {
+        let kept = match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => Some(folder.secret.clone()),
+            Place::Servers(_) => None,
+        };
+        let secret = self.secret.clone().or(kept);
+        if secret.is_none() && contests.need_secret() {
+            let problem = "a contest has one vote per voter, and voters are told apart by a secret that all doors share; \
+                name a file of at least 16 random bytes";
+            return Err(ConfigError::new("secret_file", problem));
+        }
+        Ok(secret)
+    }
+
+    /// Whether processes work on the stores now. Of servers that is not known, so it is assumed.
     ///
     /// # Errors
     /// If the stores can't be asked.
     pub fn are_in_use(config: &Config) -> Result<bool, OpenError> {
-        embedded::is_in_use(&config.data).map_err(|error| OpenError::new(config.data.display(), error))
+        #[cfg(feature = "embedded")]
+        if config.queue == EMBEDDED {
+            return embedded::is_in_use(&config.data).map_err(|error| OpenError::new(config.data.display(), error));
+        }
+        let _ = config;
+        Ok(true)
     }
 
-    /// Damage of the stores that reading them would not show, in words.
+    /// Damage of embedded stores that reading them would not show, in words.
     ///
     /// # Errors
     /// If they can't be opened.
     pub fn damage(config: &Config) -> Result<Vec<String>, OpenError> {
-        Embedded::damage(&config.data)
-    }
-
-    /// The writing end of the vote log.
-    pub fn queue(&self) -> Arc<dyn VoteQueue> {
-        self.0.queue()
-    }
-
-    /// A reader of the vote log, with positions of its own.
-    pub fn feed(&self) -> Arc<dyn VoteFeed> {
-        self.0.feed()
-    }
-
-    /// The book.
-    pub fn book(&self) -> Arc<dyn Book> {
-        Arc::clone(&self.0.book)
-    }
-
-    /// The tallies.
-    pub fn tallies(&self) -> Arc<dyn Tallies> {
-        Arc::clone(&self.0.tallies)
-    }
-
-    /// The voters' secret that the log keeps, if it keeps one.
-    pub fn secret(&self) -> Option<VoterSecret> {
-        Some(self.0.secret.clone())
-    }
-}
-
-/// Shows a store's state at `/health`.
-macro_rules! watch {
-    ($name:ident, $port:ident, $shown:literal) => {
-        #[doc = concat!("Shows the state of the ", $shown, " at `/health`.")]
-        pub fn $name(&self, health: &Health, weight: Weight) {
-            let store = self.$port();
-            health.check($shown, weight, move || {
-                let store = Arc::clone(&store);
-                async move { store.check().await.map_err(|error: StoreError| error.to_string()) }
-            });
+        #[cfg(feature = "embedded")]
+        if config.queue == EMBEDDED {
+            return Embedded::damage(&config.data);
         }
-    };
+        let _ = config;
+        Ok(Vec::new())
+    }
+
+    /// Shows a port at `/health`, from before it is open.
+    fn watch(&self, name: &'static str, weight: Weight) -> Watch {
+        let state: State = Arc::new(Mutex::new(Err("not opened yet".to_owned())));
+        let shown = Arc::clone(&state);
+        self.health.check(name, weight, move || {
+            let store = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            async move { store?.check().await.map_err(|error: StoreError| error.to_string()) }
+        });
+        Watch { name, state }
+    }
 }
 
-impl Stores {
-    watch!(watch_queue, queue, "vote log");
-    watch!(watch_book, book, "book");
-    watch!(watch_tallies, tallies, "tallies");
+/// What `/health` asks about a port: the open store, or why it is not open.
+struct Watch {
+    name: &'static str,
+    state: State,
 }
 
-fn check_urls(config: &Config) -> Result<(), ConfigError> {
-    for (key, url) in [("queue", &config.queue), ("tally", &config.tally), ("book", &config.book)] {
-        if url != "embedded:" {
-            let problem = format!("{url:?} names no store that this program knows; it knows `embedded:`");
-            return Err(ConfigError::new(key, problem));
+type State = Arc<Mutex<Result<Arc<dyn Store>, String>>>;
+
+impl Watch {
+    fn show(&self, state: Result<Arc<dyn Store>, String>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn opened<P: Port + ?Sized>(&self, port: Arc<P>) -> Arc<P> {
+        self.show(Ok(P::as_store(Arc::clone(&port))));
+        port
+    }
+
+    /// Opens a port on a server that may not be up yet. `key` is the configuration's key of its URL.
+    async fn reach<P: Port + ?Sized, F: Future<Output = Result<Arc<P>, NotOpen>>>(
+        &self,
+        key: &'static str,
+        patience: Option<Duration>,
+        open: impl Fn() -> F,
+    ) -> Result<Arc<P>, Failure> {
+        let begun = Instant::now();
+        let mut told = None;
+        loop {
+            let problem = match open().await {
+                Ok(port) => return Ok(self.opened(port)),
+                Err(NotOpen::BadUrl(problem)) => return Err(ConfigError::new(key, problem).into()),
+                Err(NotOpen::Refused(problem)) => return Err(OpenError::new(self.name, problem).into()),
+                Err(NotOpen::Unreachable(problem)) => problem,
+            };
+            if patience.is_some_and(|patience| begun.elapsed() >= patience) {
+                return Err(OpenError::new(self.name, problem).into());
+            }
+            if told.as_ref() != Some(&problem) {
+                tracing::warn!(store = self.name, problem, "waiting for a store");
+                told = Some(problem.clone());
+            }
+            self.show(Err(problem));
+            sleep(TRY_AGAIN).await;
         }
     }
-    Ok(())
+}
+
+/// A port, as what all ports have in common.
+trait Port {
+    fn as_store(port: Arc<Self>) -> Arc<dyn Store>;
+}
+
+macro_rules! ports {
+    ($($port:ident)*) => {$(
+        impl Port for dyn $port {
+            fn as_store(port: Arc<Self>) -> Arc<dyn Store> {
+                port
+            }
+        }
+    )*};
+}
+
+ports!(VoteQueue VoteFeed Book Tallies);
+
+/// Stores on servers of their own. Those that are safe to share are opened once.
+struct Servers {
+    queue: String,
+    tally: String,
+    book: String,
+    queue_votes: usize,
+    patience: Option<Duration>,
+    queue_port: OnceCell<Arc<dyn VoteQueue>>,
+    book_port: OnceCell<Arc<dyn Book>>,
+    tallies_port: OnceCell<Arc<dyn Tallies>>,
+}
+
+/// The URL of an embedded store.
+const EMBEDDED: &str = "embedded:";
+
+impl Servers {
+    /// `None` if all stores are embedded.
+    fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
+        let urls = [
+            ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
+            ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
+            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
+        ];
+        let embedded: Vec<&str> = urls.iter().filter(|(_, url, ..)| *url == EMBEDDED).map(|(key, ..)| *key).collect();
+        match embedded.len() {
+            0 => {}
+            3 => return Ok(None),
+            _ => {
+                let (key, problem) =
+                    (embedded[0], "embedded stores and servers can't be mixed: give the URLs of all three");
+                return Err(ConfigError::new(key, format!("{problem}, or of none")));
+            }
+        }
+        for (key, url, feature, schemes, is_built) in urls {
+            if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+                let known = schemes.join("... or ");
+                let problem = format!("{url:?} names no store of this kind; give {known}... or {EMBEDDED}");
+                return Err(ConfigError::new(key, problem));
+            }
+            if !is_built {
+                return Err(without(key, feature));
+            }
+        }
+        Ok(Some(Self {
+            queue: config.queue.clone(),
+            tally: config.tally.clone(),
+            book: config.book.clone(),
+            queue_votes: config.queue_votes,
+            patience,
+            queue_port: OnceCell::new(),
+            book_port: OnceCell::new(),
+            tallies_port: OnceCell::new(),
+        }))
+    }
+
+    async fn open_queue(&self) -> Result<Arc<dyn VoteQueue>, NotOpen> {
+        #[cfg(feature = "kafka")]
+        return Ok(Arc::new(crate::kafka::KafkaQueue::connect(&self.queue, self.queue_votes).await?));
+        #[cfg(not(feature = "kafka"))]
+        unreachable!("refused when the configuration was read")
+    }
+
+    async fn open_feed(&self, membership: Membership) -> Result<Arc<dyn VoteFeed>, NotOpen> {
+        #[cfg(feature = "kafka")]
+        return Ok(Arc::new(crate::kafka::KafkaFeed::connect(&self.queue, membership).await?));
+        #[cfg(not(feature = "kafka"))]
+        unreachable!("refused when the configuration was read, {membership:?}")
+    }
+
+    async fn open_book(&self) -> Result<Arc<dyn Book>, NotOpen> {
+        #[cfg(feature = "mongo")]
+        return Ok(Arc::new(crate::mongo::MongoBook::connect(&self.book).await?));
+        #[cfg(not(feature = "mongo"))]
+        unreachable!("refused when the configuration was read")
+    }
+
+    async fn open_tallies(&self) -> Result<Arc<dyn Tallies>, NotOpen> {
+        #[cfg(feature = "redis")]
+        return Ok(Arc::new(crate::redis::RedisTallies::connect(&self.tally).await?));
+        #[cfg(not(feature = "redis"))]
+        unreachable!("refused when the configuration was read")
+    }
+}
+
+fn without(key: &str, feature: &str) -> ConfigError {
+    ConfigError::new(key, format!("this program was built without the feature `{feature}`"))
+}
+
+/// Who else reads the log with a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// The consumers of one group: each has a share of the partitions.
+    Group,
+    /// Nobody: it has all partitions.
+    Alone,
 }

@@ -3,7 +3,7 @@
 use prost::Message;
 use proto::v1::VoteRecord;
 use uuid::Uuid;
-use votes::{BallotKey, TraceParent, UnixMillis, Vote, VoteId, VoterHash};
+use votes::{BallotKey, Poison, TraceParent, UnixMillis, Vote, VoteId, VoterHash};
 
 /// The record's value.
 pub(crate) fn encode(vote: &Vote) -> Vec<u8> {
@@ -23,19 +23,32 @@ pub(crate) fn encode(vote: &Vote) -> Vec<u8> {
 /// Reads a record back. It was validated at the door, so only its form is checked.
 ///
 /// # Errors
-/// Why this is no vote: the reason of a dead letter.
+/// What is there instead of a vote, and why it is none.
 pub(crate) fn decode(
-    key: &str,
+    key: &[u8],
     accepted_at: UnixMillis,
     value: &[u8],
     traceparent: Option<&str>,
-) -> Result<Vote, String> {
+) -> Result<Vote, Poison> {
+    read(key, accepted_at, value, traceparent).map_err(|reason| Poison {
+        reason,
+        key: key.to_vec(),
+        value: value.to_vec(),
+    })
+}
+
+fn read(key: &[u8], accepted_at: UnixMillis, value: &[u8], traceparent: Option<&str>) -> Result<Vote, String> {
+    let key = match std::str::from_utf8(key) {
+        Ok("") => return Err("key: missing".to_owned()),
+        Ok(key) => BallotKey::stored(key),
+        Err(error) => return Err(format!("key: {error}")),
+    };
     let record = VoteRecord::decode(value).map_err(|error| format!("not a vote record: {error}"))?;
     let year = record.year.map(u16::try_from).transpose().map_err(|error| format!("year: {error}"))?;
     let voter = record.voter.map(TryInto::try_into).transpose();
     Ok(Vote {
         vote_id: VoteId(Uuid::from_slice(&record.vote_id).map_err(|error| format!("vote_id: {error}"))?),
-        key: BallotKey::stored(key),
+        key,
         contest: record.contest.parse().map_err(|problem| format!("contest: {problem}"))?,
         name: if record.name.is_empty() { Err("name: missing".to_owned()) } else { Ok(record.name) }?,
         album: record.album,

@@ -1,12 +1,11 @@
 //! The embedded stores keep every promise of the ports.
 #![allow(clippy::unwrap_used)]
-#![expect(clippy::unused_async, reason = "the suites open any backend")]
 
 use std::sync::Arc;
 
 use backends::Stores;
 use serde_json::json;
-use service::Config;
+use service::{Config, Health, health::Weight};
 use tempfile::TempDir;
 use votes::{Book, Tallies, VoteFeed, VoteQueue};
 
@@ -16,7 +15,7 @@ fn config(folder: &TempDir) -> Config {
 
 fn open() -> (Stores, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (Stores::open(&config(&folder)).unwrap(), folder)
+    (Stores::open(&config(&folder), &Health::default()).unwrap(), folder)
 }
 
 mod log {
@@ -24,7 +23,7 @@ mod log {
 
     async fn open_log() -> (Arc<dyn VoteQueue>, Arc<dyn VoteFeed>, TempDir) {
         let (stores, folder) = open();
-        (stores.queue(), stores.feed(), folder)
+        (stores.queue(Weight::Vital).await.unwrap(), stores.feed(Weight::Vital).await.unwrap(), folder)
     }
 
     votes::log_conformance!(open_log);
@@ -35,7 +34,7 @@ mod book {
 
     async fn open_book() -> (Arc<dyn Book>, TempDir) {
         let (stores, folder) = open();
-        (stores.book(), folder)
+        (stores.book(Weight::Vital).await.unwrap(), folder)
     }
 
     votes::book_conformance!(open_book);
@@ -46,7 +45,7 @@ mod tallies {
 
     async fn open_tallies() -> (Arc<dyn Tallies>, TempDir) {
         let (stores, folder) = open();
-        (stores.tallies(), folder)
+        (stores.tallies(Weight::Vital).await.unwrap(), folder)
     }
 
     votes::tallies_conformance!(open_tallies);
@@ -57,7 +56,7 @@ mod counting {
 
     async fn open_both() -> (Arc<dyn Book>, Arc<dyn Tallies>, TempDir) {
         let (stores, folder) = open();
-        (stores.book(), stores.tallies(), folder)
+        (stores.book(Weight::Vital).await.unwrap(), stores.tallies(Weight::Vital).await.unwrap(), folder)
     }
 
     votes::counting_conformance!(open_both);

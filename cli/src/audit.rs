@@ -10,9 +10,9 @@ use backends::Stores;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use service::{Config, config::StoreFlags};
-use tokio::time::timeout;
-use votes::{AuditReport, Partition, StoreError};
+use service::{Config, config::StoreFlags, health::Weight};
+use tokio::{time::timeout, try_join};
+use votes::{AuditReport, Partition, StoreError, Tallies, VoteFeed};
 
 use crate::Failure;
 
@@ -42,12 +42,13 @@ pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode, Failure> {
     let json = args.json;
     let config = Config::load(None, args, 0)?;
     let is_live = Stores::are_in_use(&config)?;
-    let stores = Stores::open_for_reading(&config)?;
-    let is_stuck = is_live && !catch_up(&stores).await?;
+    let stores = Stores::open_for_command(&config)?;
+    let (feed, book, tallies) =
+        try_join!(stores.reader(Weight::Vital), stores.book(Weight::Vital), stores.tallies(Weight::Vital))?;
+    let is_stuck = is_live && !catch_up(&*feed, &*tallies).await?;
     let damage = Stores::damage(&config)?;
 
     let bar = progress_bar();
-    let (feed, book, tallies) = (stores.feed(), stores.book(), stores.tallies());
     let mut report = votes::audit(&*feed, &*book, &*tallies, &mut |done, todo| {
         bar.set_length(todo);
         bar.set_position(done);
@@ -71,8 +72,7 @@ pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Waits until the running system has counted what is on the log now; `false` if it does not.
-async fn catch_up(stores: &Stores) -> Result<bool, StoreError> {
-    let (feed, tallies) = (stores.feed(), stores.tallies());
+async fn catch_up(feed: &dyn VoteFeed, tallies: &dyn Tallies) -> Result<bool, StoreError> {
     for partition in (0..feed.partitions()).map(Partition) {
         let end = feed.bounds(partition).await?.end;
         loop {

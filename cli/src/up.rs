@@ -1,6 +1,6 @@
 //! `ovation up`: all four services in one process.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use backends::Stores;
 use clap::Args;
@@ -8,11 +8,11 @@ use serde::Serialize;
 use service::{
     CancellationToken, Config, Context, Health,
     config::CommonFlags,
-    health::Weight,
-    program::{self, Outcome},
+    health::{Latch, Weight},
+    program::{self, Failure, Outcome},
 };
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
-use votes::{Counter, Door, DoorKind, Partition, StoreError, Tallies, VoteFeed};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout, try_join};
+use votes::{Contests, Counter, Door, DoorKind, Partition, VoteQueue, VoterSecret};
 
 use crate::flood;
 
@@ -60,97 +60,117 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
 async fn services(context: Context, demo: Option<f64>) -> Outcome {
     let Context { config, health, shutdown, starting } = context;
     let contests = config.contests()?;
-    let stores = Stores::open(&config)?;
-    let secret = stores.secret();
-    let door = |kind| Door::new(kind, Arc::clone(&contests), secret.clone(), stores.queue());
-    stores.watch_queue(&health, Weight::Vital);
-    stores.watch_book(&health, Weight::Helpful);
-    stores.watch_tallies(&health, Weight::Helpful);
+    let stores = Stores::open(&config, &health)?;
+    let secret = stores.secret(&contests)?;
+    let system = System { config, contests, stores, secret, health, shutdown };
+    let grpc = program::listen("grpc", system.config.grpc).await?;
+    let results_grpc = program::listen("results_grpc", system.config.results_grpc).await?;
 
     // The doors and the results leave first, so that what they took can still be counted.
     let mut doors = JoinSet::new();
-    let listening = |name: &'static str| {
-        let latch = health.latch(name);
-        move |_: SocketAddr| drop(latch)
-    };
-    let grpc = program::listen("grpc", config.grpc).await?;
-    let results_grpc = program::listen("results_grpc", config.results_grpc).await?;
-    doors.spawn(run_rest(config.rest, door(DoorKind::Rest), shutdown.clone(), listening("rest-producer")));
-    doors.spawn(run_grpc(grpc, door(DoorKind::Grpc), health.clone(), shutdown.clone()));
-    let sources = results::Sources {
-        contests: Arc::clone(&contests),
-        tallies: stores.tallies(),
-        book: stores.book(),
-        feed: stores.feed(),
-    };
-    doors.spawn(run_results(config.results, results_grpc, sources, shutdown.clone(), listening("results")));
-
+    doors.spawn(system.clone().rest(system.health.latch("rest-producer")));
+    doors.spawn(system.clone().grpc(grpc, system.health.latch("grpc-producer")));
+    doors.spawn(system.clone().results(results_grpc, system.health.latch("results")));
     let counting = CancellationToken::new();
-    let counter = Counter::new(stores.book(), stores.tallies());
-    let latch = health.latch("consumer");
-    let assigned = move || drop(latch);
-    let consumer = tokio::spawn(consumer::run(stores.feed(), counter, health.clone(), counting.clone(), assigned));
+    let consumer = tokio::spawn(system.clone().consumer(counting.clone(), system.health.latch("consumer")));
     drop(starting);
-
-    let greeting = tokio::spawn(greet(config, demo, health, shutdown.clone()));
+    let greeting = tokio::spawn(greet(system.clone(), demo));
 
     let mut outcome = Ok(());
     while let Some(ended) = doors.join_next().await {
         // A service that ends ends all: half a system is no system.
-        shutdown.cancel();
+        system.shutdown.cancel();
         outcome = outcome.and(ended.map_err(Into::into).and_then(|ended| ended));
     }
     greeting.abort();
-    stores.queue().flush().await;
-    if timeout(COUNT_REST, count_rest(stores.feed(), stores.tallies())).await.is_err() {
+    if !matches!(timeout(COUNT_REST, system.count_rest()).await, Ok(Ok(()))) {
         tracing::warn!("left before all votes were counted, they are on the log and will be at the next start");
     }
     counting.cancel();
-    outcome.and(consumer.await?.map_err(Into::into))
+    outcome.and(consumer.await?)
+}
+
+/// What the four services share. Each opens its own stores, so that none waits for a store it does not need.
+#[derive(Clone)]
+struct System {
+    config: Config,
+    contests: Arc<Contests>,
+    stores: Stores,
+    secret: Option<VoterSecret>,
+    health: Health,
+    shutdown: CancellationToken,
+}
+
+impl System {
+    /// What `open` opens, or `None` if the process has to leave before it is open.
+    async fn opened<T>(&self, open: impl Future<Output = Result<T, Failure>>) -> Result<Option<T>, Failure> {
+        self.shutdown.run_until_cancelled(open).await.transpose()
+    }
+
+    fn door(&self, kind: DoorKind, queue: &Arc<dyn VoteQueue>) -> Door {
+        Door::new(kind, Arc::clone(&self.contests), self.secret.clone(), Arc::clone(queue))
+    }
+
+    async fn rest(self, latch: Latch) -> Outcome {
+        let Some(queue) = self.opened(self.stores.queue(Weight::Vital)).await? else { return Ok(()) };
+        let door = self.door(DoorKind::Rest, &queue);
+        let outcome = rest_producer::run(self.config.rest, door, self.shutdown, move |_| drop(latch)).await;
+        queue.flush().await;
+        Ok(outcome?)
+    }
+
+    async fn grpc(self, listener: TcpListener, latch: Latch) -> Outcome {
+        let Some(queue) = self.opened(self.stores.queue(Weight::Vital)).await? else { return Ok(()) };
+        let door = self.door(DoorKind::Grpc, &queue);
+        drop(latch);
+        let outcome = grpc_producer::run(listener, door, self.health, self.shutdown).await;
+        queue.flush().await;
+        Ok(outcome?)
+    }
+
+    async fn results(self, grpc: TcpListener, latch: Latch) -> Outcome {
+        let open = async {
+            let (stores, weight) = (&self.stores, Weight::Helpful);
+            try_join!(stores.tallies(weight), stores.book(weight), stores.reader(weight))
+        };
+        let Some((tallies, book, feed)) = self.opened(open).await? else { return Ok(()) };
+        let sources = results::Sources { contests: self.contests, tallies, book, feed };
+        Ok(results::run(self.config.results, grpc, sources, self.shutdown, move |_| drop(latch)).await?)
+    }
+
+    async fn consumer(self, leave: CancellationToken, latch: Latch) -> Outcome {
+        let open = async {
+            let (book, tallies) = try_join!(self.stores.book(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
+            // Last, as whoever joins the group gets partitions.
+            let feed = self.stores.feed(Weight::Helpful).await?;
+            Ok((feed, Counter::new(book, tallies)))
+        };
+        let Some((feed, counter)) = self.opened(open).await? else { return Ok(()) };
+        Ok(consumer::run(feed, counter, self.health, leave, move || drop(latch)).await?)
+    }
+
+    /// Waits until the tallies have all that is on the log now.
+    async fn count_rest(&self) -> Outcome {
+        let (feed, tallies) = try_join!(self.stores.reader(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
+        for partition in (0..feed.partitions()).map(Partition) {
+            let end = feed.bounds(partition).await?.end;
+            let mut seen = 0;
+            while tallies.position(partition).await? < end {
+                seen = tallies.changed(seen).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Says where everything is as soon as it is there, and floods it if asked to.
-async fn greet(config: Config, demo: Option<f64>, health: Health, stop: CancellationToken) {
+async fn greet(system: System, demo: Option<f64>) {
+    let System { config, health, shutdown, .. } = system;
     health.started().await;
     announce(&config);
     if let Some(rate) = demo {
-        flood::demo(config.rest, config.grpc, rate, None, stop).await;
+        flood::demo(config.rest, config.grpc, rate, None, shutdown).await;
     }
-}
-
-async fn run_rest(
-    address: SocketAddr,
-    door: Door,
-    shutdown: CancellationToken,
-    listening: impl FnOnce(SocketAddr) + Send + Sync + 'static,
-) -> Outcome {
-    Ok(rest_producer::run(address, door, shutdown, listening).await?)
-}
-
-async fn run_grpc(listener: TcpListener, door: Door, health: Health, shutdown: CancellationToken) -> Outcome {
-    Ok(grpc_producer::run(listener, door, health, shutdown).await?)
-}
-
-async fn run_results(
-    address: SocketAddr,
-    grpc: TcpListener,
-    sources: results::Sources,
-    shutdown: CancellationToken,
-    listening: impl FnOnce(SocketAddr) + Send + Sync + 'static,
-) -> Outcome {
-    Ok(results::run(address, grpc, sources, shutdown, listening).await?)
-}
-
-/// Waits until the tallies have all that is on the log now.
-pub(crate) async fn count_rest(feed: Arc<dyn VoteFeed>, tallies: Arc<dyn Tallies>) -> Result<(), StoreError> {
-    for partition in (0..feed.partitions()).map(Partition) {
-        let end = feed.bounds(partition).await?.end;
-        let mut seen = 0;
-        while tallies.position(partition).await? < end {
-            seen = tallies.changed(seen).await?;
-        }
-    }
-    Ok(())
 }
 
 fn announce(config: &Config) {

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use service::{CancellationToken, Health, health::Weight};
 use tokio::task::JoinSet;
-use votes::{Assignment, Counter, Partition, StoreError, VoteFeed};
+use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
 
 use self::state::States;
 
@@ -30,7 +30,9 @@ pub async fn run(
 ) -> Result<(), StoreError> {
     let states = States::default();
     let shown = states.clone();
-    health.check("counting", Weight::Helpful, move || std::future::ready(shown.problem().map_or(Ok(()), Err)));
+    health.check("counting", Weight::Helpful, move || {
+        std::future::ready(shown.problem().map_or_else(|| Ok(Facts::new()), Err))
+    });
     let mut assigned = Some(assigned);
 
     let mut running: HashMap<Partition, CancellationToken> = HashMap::new();

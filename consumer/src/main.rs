@@ -9,8 +9,9 @@ use service::{
     Config, Context,
     config::CommonFlags,
     health::Weight,
-    program::{self, Outcome},
+    program::{self, Failure, Outcome},
 };
+use tokio::try_join;
 use votes::Counter;
 
 /// The admin port of this program, beside the others on one machine.
@@ -35,10 +36,13 @@ fn main() -> ExitCode {
 
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting } = context;
-    let stores = Stores::open(&config)?;
-    stores.watch_queue(&health, Weight::Helpful);
-    stores.watch_book(&health, Weight::Helpful);
-    stores.watch_tallies(&health, Weight::Helpful);
-    let counter = Counter::new(stores.book(), stores.tallies());
-    Ok(consumer::run(stores.feed(), counter, health, shutdown, move || drop(starting)).await?)
+    let stores = Stores::open(&config, &health)?;
+    let open = async {
+        let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
+        // Last, as whoever joins the group gets partitions.
+        let feed = stores.feed(Weight::Helpful).await?;
+        Ok::<_, Failure>((feed, Counter::new(book, tallies)))
+    };
+    let Some((feed, counter)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    Ok(consumer::run(feed, counter, health, shutdown, move || drop(starting)).await?)
 }

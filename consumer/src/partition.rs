@@ -113,14 +113,15 @@ impl Task {
             .iter()
             .filter_map(|record| {
                 let place = Place { partition: batch.partition, offset: record.offset };
-                record.vote.as_ref().err().map(|reason| DeadLetter { place, reason: reason.clone() })
+                let poison = record.vote.as_ref().err()?.clone();
+                Some(DeadLetter { place, accepted_at: record.accepted_at, poison })
             })
             .collect();
         if dead.is_empty() {
             return Ok(());
         }
         for letter in &dead {
-            tracing::warn!(place = %letter.place, reason = letter.reason, "poison message put aside");
+            tracing::warn!(place = %letter.place, reason = letter.poison.reason, "poison message put aside");
         }
         self.meters.dead.increment(dead.len() as u64);
         self.feed.bury(&dead).await

@@ -1,6 +1,6 @@
 //! The program `grpc-producer`: the gRPC door alone.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
@@ -39,12 +39,16 @@ fn main() -> ExitCode {
 
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting } = context;
-    let stores = Stores::open(&config)?;
-    stores.watch_queue(&health, Weight::Vital);
-    let door = Door::new(DoorKind::Grpc, config.contests()?, stores.secret(), stores.queue());
+    let contests = config.contests()?;
+    let stores = Stores::open(&config, &health)?;
+    let secret = stores.secret(&contests)?;
+    let Some(queue) = shutdown.run_until_cancelled(stores.queue(Weight::Vital)).await.transpose()? else {
+        return Ok(());
+    };
+    let door = Door::new(DoorKind::Grpc, contests, secret, Arc::clone(&queue));
     let listener = program::listen("grpc", config.grpc).await?;
     drop(starting);
     let outcome = grpc_producer::run(listener, door, health, shutdown).await;
-    stores.queue().flush().await;
+    queue.flush().await;
     Ok(outcome?)
 }

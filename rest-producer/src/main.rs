@@ -1,6 +1,6 @@
 //! The program `rest-producer`: the REST door alone.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
@@ -39,10 +39,14 @@ fn main() -> ExitCode {
 
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting } = context;
-    let stores = Stores::open(&config)?;
-    stores.watch_queue(&health, Weight::Vital);
-    let door = Door::new(DoorKind::Rest, config.contests()?, stores.secret(), stores.queue());
+    let contests = config.contests()?;
+    let stores = Stores::open(&config, &health)?;
+    let secret = stores.secret(&contests)?;
+    let Some(queue) = shutdown.run_until_cancelled(stores.queue(Weight::Vital)).await.transpose()? else {
+        return Ok(());
+    };
+    let door = Door::new(DoorKind::Rest, contests, secret, Arc::clone(&queue));
     let outcome = rest_producer::run(config.rest, door, shutdown, move |_| drop(starting)).await;
-    stores.queue().flush().await;
+    queue.flush().await;
     Ok(outcome?)
 }

@@ -12,6 +12,7 @@ use service::{
     health::Weight,
     program::{self, Outcome},
 };
+use tokio::try_join;
 
 /// The admin port of this program, beside the others on one machine.
 const ADMIN_PORT: u16 = 9104;
@@ -43,12 +44,13 @@ fn main() -> ExitCode {
 
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting } = context;
-    let stores = Stores::open(&config)?;
-    stores.watch_tallies(&health, Weight::Vital);
-    stores.watch_book(&health, Weight::Helpful);
-    stores.watch_queue(&health, Weight::Helpful);
-    let sources =
-        Sources { contests: config.contests()?, tallies: stores.tallies(), book: stores.book(), feed: stores.feed() };
+    let contests = config.contests()?;
+    let stores = Stores::open(&config, &health)?;
+    let open = async {
+        try_join!(stores.tallies(Weight::Vital), stores.book(Weight::Helpful), stores.reader(Weight::Helpful))
+    };
+    let Some((tallies, book, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    let sources = Sources { contests, tallies, book, feed };
     let grpc = program::listen("results_grpc", config.results_grpc).await?;
     Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)
 }

@@ -9,7 +9,7 @@ use figment::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use votes::{Contest, ContestId, Contests, UnixMillis, VotesPerVoter};
+use votes::{Contest, ContestId, Contests, UnixMillis, VoterSecret, VotesPerVoter};
 
 /// The file that is read if `--config` names none and it exists.
 const DEFAULT_FILE: &str = "ovation.toml";
@@ -20,11 +20,11 @@ const DEFAULT_FILE: &str = "ovation.toml";
 pub struct Config {
     /// The folder of the embedded stores.
     pub data: PathBuf,
-    /// The vote log: `embedded:`.
+    /// The vote log: `embedded:` or `kafka://HOST:PORT[,HOST:PORT...]/TOPIC`.
     pub queue: String,
-    /// The tallies: `embedded:`.
+    /// The tallies: `embedded:` or `redis://HOST:PORT`.
     pub tally: String,
-    /// The vote book: `embedded:`.
+    /// The vote book: `embedded:` or `mongodb://HOST:PORT/DATABASE`.
     pub book: String,
     /// Where the REST producer listens.
     pub rest: SocketAddr,
@@ -192,6 +192,17 @@ impl Config {
         let config: Self = figment.extract().map_err(|error| explain(&error))?;
         config.contests()?;
         Ok(config)
+    }
+
+    /// The voters' secret of `secret_file`, without the line's end.
+    ///
+    /// # Errors
+    /// If the file can't be read, or its secret is too short.
+    pub fn secret(&self) -> Result<Option<VoterSecret>, ConfigError> {
+        let Some(path) = &self.secret_file else { return Ok(None) };
+        let problem = |problem: String| ConfigError::new("secret_file", format!("{}: {problem}", path.display()));
+        let bytes = fs::read(path).map_err(|error| problem(error.to_string()))?;
+        VoterSecret::new(bytes.trim_ascii_end()).map(Some).map_err(problem)
     }
 
     /// The contests with their rules.

@@ -13,6 +13,7 @@ use std::{
 use futures::future::join_all;
 use serde::Serialize;
 use tokio::sync::watch;
+use votes::Facts;
 
 /// How long a dependency may take to answer before it counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,7 +35,7 @@ struct Check {
     probe: Probe,
 }
 
-type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Facts, String>> + Send>> + Send + Sync>;
 
 /// What it means when a dependency fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,9 @@ pub struct CheckReport {
     /// What it said, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What it says of itself.
+    #[serde(skip_serializing_if = "Facts::is_empty")]
+    pub facts: Facts,
 }
 
 impl Health {
@@ -113,14 +117,17 @@ impl Health {
         let _ = self.0.latches.subscribe().wait_for(Vec::is_empty).await;
     }
 
-    /// Adds a dependency. The probe is called at each look at the health.
+    /// Adds a dependency, if there is none of this name yet. The probe is called at each look at the health.
     pub fn check<F, R>(&self, name: &'static str, weight: Weight, probe: F)
     where
         F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), String>> + Send + 'static,
+        R: Future<Output = Result<Facts, String>> + Send + 'static,
     {
         let check = Check { name, weight, probe: Box::new(move || Box::pin(probe())) };
-        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(check));
+        let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        if checks.iter().all(|check| check.name != name) {
+            checks.push(Arc::new(check));
+        }
     }
 
     /// From now on not ready: the first step of leaving.
@@ -148,11 +155,12 @@ impl Health {
 async fn ask(check: &Check) -> CheckReport {
     let begun = Instant::now();
     let answer = tokio::time::timeout(CHECK_TIMEOUT, (check.probe)()).await;
-    let error = answer.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}"))).err();
+    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
+    let (facts, error) = answer.map_or_else(|error| (Facts::new(), Some(error)), |facts| (facts, None));
     let status = match (&error, check.weight) {
         (None, _) => Status::Healthy,
         (Some(_), Weight::Helpful) => Status::Degraded,
         (Some(_), Weight::Vital) => Status::Unhealthy,
     };
-    CheckReport { name: check.name, status, latency_ms: begun.elapsed().as_secs_f64() * 1e3, error }
+    CheckReport { name: check.name, status, latency_ms: begun.elapsed().as_secs_f64() * 1e3, error, facts }
 }

@@ -129,17 +129,20 @@ impl Auditor<'_> {
             booked.insert(logged.place.offset, logged);
         }
         self.report.book += booked.len() as u64;
-        let buried: BTreeSet<Offset> =
-            self.feed.dead(partition, from, to).await?.iter().map(|dead| dead.place.offset).collect();
+        let mut buried = BTreeSet::new();
+        if records.iter().any(|record| record.vote.is_err()) {
+            buried.extend(self.feed.dead(partition, from, to).await?.iter().map(|dead| dead.place.offset));
+        }
 
         let mut votes = Vec::with_capacity(records.len());
         for record in records {
             let place = Place { partition, offset: record.offset };
             match record.vote {
                 Ok(vote) => votes.push(LoggedVote { place, vote }),
-                Err(reason) => {
+                Err(poison) => {
                     self.report.dead += 1;
                     if !buried.contains(&record.offset) {
+                        let reason = poison.reason;
                         self.differ(format!("{place}: no vote ({reason}), and not among the dead letters"));
                     }
                 }

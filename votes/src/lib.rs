@@ -41,8 +41,9 @@ pub use ids::{
     BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };
 pub use ports::{
-    Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, LoggedVote, PendingReceipt, PublishError,
-    Receipt, ReceiptSender, Record, Snapshot, StoreError, Tallies, VoteFeed, VoteQuery, VoteQueue, receipt_channel,
+    Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, Facts, LoggedVote, PendingReceipt,
+    Poison, PublishError, Receipt, ReceiptSender, Record, Snapshot, Store, StoreError, Tallies, VoteFeed, VoteQuery,
+    VoteQueue, receipt_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use uuid::Uuid;
 use votes::{
-    Advanced, BallotKey, Book, Checkpoint, LoggedVote, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId,
-    VoteQuery, VoterHash,
+    Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Store, StoreError, UnixMillis,
+    Vote, VoteId, VoteQuery, VoterHash,
 };
 
 use super::{database::Readers, writer::Tasks};
@@ -24,6 +24,17 @@ impl EmbeddedBook {
 
     fn writer(&self) -> Result<&Tasks, StoreError> {
         self.writer.as_ref().ok_or_else(|| StoreError::new("count.db", "opened for reading only"))
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedBook {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        match &self.writer {
+            Some(writer) => writer.run(touch).await,
+            None => self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await,
+        }?;
+        Ok(Facts::new())
     }
 }
 
@@ -103,13 +114,6 @@ impl Book for EmbeddedBook {
                 statement.query_map(params![query.contest.as_str(), from, to, query.name, most], read_vote)?.collect()
             })
             .await
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        match &self.writer {
-            Some(writer) => writer.run(touch).await,
-            None => self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await,
-        }
     }
 }
 

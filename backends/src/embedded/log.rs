@@ -13,8 +13,8 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 use votes::{
-    Assignment, Batch, Bounds, DeadLetter, Offset, Partition, PendingReceipt, Place, PublishError, Receipt,
-    ReceiptSender, Record, StoreError, UnixMillis, Vote, VoteFeed, VoteQueue, receipt_channel,
+    Assignment, Batch, Bounds, DeadLetter, Facts, Offset, Partition, PendingReceipt, Place, Poison, PublishError,
+    Receipt, ReceiptSender, Record, Store, StoreError, UnixMillis, Vote, VoteFeed, VoteQueue, receipt_channel,
 };
 
 use super::{
@@ -81,7 +81,7 @@ impl Log {
         outcome.map_err(|problem| StoreError::new("log.db", problem))
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn ping(&self) -> Result<(), StoreError> {
         match &self.writer {
             Some(_) => self.write(Job::Ping).await,
             None => self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await,
@@ -184,7 +184,7 @@ impl Sink for LogSink {
                 Job::Bury { dead, .. } => {
                     let mut bury = db.prepare_cached("INSERT OR IGNORE INTO dead VALUES (?1, ?2, ?3)")?;
                     for letter in dead {
-                        bury.execute(params![letter.place.partition.0, letter.place.offset.0, letter.reason])?;
+                        bury.execute(params![letter.place.partition.0, letter.place.offset.0, letter.poison.reason])?;
                     }
                 }
                 Job::Ping(_) => {
@@ -222,6 +222,13 @@ impl Sink for LogSink {
 }
 
 #[async_trait]
+impl Store for Log {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        self.ping().await.map(|()| Facts::new())
+    }
+}
+
+#[async_trait]
 impl VoteQueue for Log {
     fn partitions(&self) -> u16 {
         self.count_partitions()
@@ -241,13 +248,9 @@ impl VoteQueue for Log {
     }
 
     async fn flush(&self) {
-        if let Err(error) = self.check().await {
+        if let Err(error) = self.ping().await {
             tracing::error!(%error, "flushing the vote log failed");
         }
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Log::check(self).await
     }
 }
 
@@ -271,6 +274,13 @@ impl Feed {
 
     fn set_position(&self, partition: Partition, at: Offset) {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(partition.0)] = at;
+    }
+}
+
+#[async_trait]
+impl Store for Feed {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        self.log.check().await
     }
 }
 
@@ -324,23 +334,21 @@ impl VoteFeed for Feed {
     }
 
     async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError> {
-        let sql = r#"SELECT "offset", reason FROM dead WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
-            ORDER BY "offset""#;
+        let sql = r#"SELECT "offset", reason, ifnull(accepted_at, 0), CAST(ifnull(key, '') AS BLOB), ifnull(value, x'')
+            FROM dead LEFT JOIN records USING (partition, "offset")
+            WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3 ORDER BY "offset""#;
         self.log
             .readers
             .read(move |db| {
                 let mut query = db.prepare_cached(sql)?;
                 let letters = query.query_map(params![partition.0, from.0, to.0], |row| {
                     let place = Place { partition, offset: Offset(row.get(0)?) };
-                    Ok(DeadLetter { place, reason: row.get(1)? })
+                    let poison = Poison { reason: row.get(1)?, key: row.get(3)?, value: row.get(4)? };
+                    Ok(DeadLetter { place, accepted_at: UnixMillis(row.get(2)?), poison })
                 })?;
                 letters.collect()
             })
             .await
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.log.check().await
     }
 }
 
@@ -355,7 +363,7 @@ fn read_records(db: &Connection, partition: Partition, from: Offset, most: usize
     let mut query = db.prepare_cached(sql)?;
     let records = query.query_map(params![partition.0, from.0, most], |row| {
         let accepted_at = UnixMillis(row.get(1)?);
-        let (key, value) = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let (key, value) = (row.get_ref(2)?.as_bytes()?, row.get_ref(3)?.as_blob()?);
         let traceparent = row.get_ref(4)?.as_str_or_null()?;
         let vote = record::decode(key, accepted_at, value, traceparent);
         Ok(Record { offset: Offset(row.get(0)?), accepted_at, vote })

@@ -15,8 +15,8 @@ use tokio::{
     time::{Duration, sleep},
 };
 use votes::{
-    Added, AlbumVotes, BandVotes, ContestCounts, ContestId, Counts, Offset, Others, Partition, RateWindow, Snapshot,
-    StoreError, Tallies, Tally, UnixMillis, Window,
+    Added, AlbumVotes, BandVotes, ContestCounts, ContestId, Counts, Facts, Offset, Others, Partition, RateWindow,
+    Snapshot, Store, StoreError, Tallies, Tally, UnixMillis, Window,
 };
 
 use super::{book::touch, database::Readers, writer::Tasks};
@@ -42,6 +42,17 @@ impl EmbeddedTallies {
 
     fn writer(&self) -> Result<&Tasks, StoreError> {
         self.writer.as_ref().ok_or_else(|| StoreError::new("count.db", "opened for reading only"))
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedTallies {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        match &self.writer {
+            Some(writer) => writer.run(touch).await,
+            None => self.readers.read(read_version).await.map(|_| ()),
+        }?;
+        Ok(Facts::new())
     }
 }
 
@@ -140,13 +151,6 @@ impl Tallies for EmbeddedTallies {
                 return Ok(version);
             }
             sleep(POLL).await;
-        }
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        match &self.writer {
-            Some(writer) => writer.run(touch).await,
-            None => self.readers.read(read_version).await.map(|_| ()),
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio::{
 };
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, BandVotes, Batch, Book, Bounds, Checkpoint, ContestId,
-    Contests, Counts, DeadLetter, DoorKind, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot,
-    StoreError, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery, VoteRequest, VoterSecret, Window,
+    Contests, Counts, DeadLetter, DoorKind, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot,
+    Store, StoreError, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery, VoteRequest, VoterSecret, Window,
 };
 
 /// How many partitions the log has.
@@ -245,9 +245,12 @@ impl Tallies for Memory {
         let state = *tallies.wait_for(|state| state.is_down || state.version != seen).await.unwrap();
         if state.is_down { Err(StoreError::new("tallies", "down")) } else { Ok(state.version) }
     }
+}
 
-    async fn check(&self) -> Result<(), StoreError> {
-        self.check_tallies()
+#[async_trait]
+impl Store for Memory {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        self.check_tallies().map(|()| Facts::new())
     }
 }
 
@@ -290,10 +293,6 @@ impl Book for Memory {
         found.truncate(query.most);
         Ok(found)
     }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -331,9 +330,5 @@ impl VoteFeed for Memory {
 
     async fn dead(&self, _: Partition, _: Offset, _: Offset) -> Result<Vec<DeadLetter>, StoreError> {
         unimplemented!("results don't read the log")
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::Store;
 use crate::{BallotKey, ContestId, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId};
 
 /// The vote book, with a position B per partition of the log.
 #[async_trait]
-pub trait Book: Send + Sync {
+pub trait Book: Store {
     /// How far the book has come. [`Checkpoint::default`] for a partition it has never seen.
     async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError>;
 
@@ -36,9 +37,6 @@ pub trait Book: Send + Sync {
 
     /// Votes that match, newest first.
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError>;
-
-    /// Whether the book can be read and written now.
-    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// How far the book has come in a partition.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::Store;
 use crate::{Offset, Partition, Place, StoreError, UnixMillis, Vote};
 
 /// The reading end of the vote log.
@@ -9,7 +10,7 @@ use crate::{Offset, Partition, Place, StoreError, UnixMillis, Vote};
 /// The feed keeps no position of its own that anyone may trust: a reader [seeks](Self::seek) to where its *stores* say
 /// that counting has come, and [`commit`](Self::commit) exists for lag metrics only.
 #[async_trait]
-pub trait VoteFeed: Send + Sync {
+pub trait VoteFeed: Store {
     /// How many partitions the log has.
     fn partitions(&self) -> u16;
 
@@ -34,9 +35,6 @@ pub trait VoteFeed: Send + Sync {
 
     /// The dead letters of `partition` with offsets in `[from, to)`, by offset.
     async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError>;
-
-    /// Whether the log can be read now.
-    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// A change of what a consumer may read.
@@ -77,15 +75,28 @@ pub struct Record {
     pub offset: Offset,
     /// Its time.
     pub accepted_at: UnixMillis,
-    /// The vote, or why there is none in it: a poison message.
-    pub vote: Result<Vote, String>,
+    /// The vote, or what is there instead of one.
+    pub vote: Result<Vote, Poison>,
 }
 
 /// A record that can't be read as a vote.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poison {
+    /// Why it can't be read.
+    pub reason: String,
+    /// The record's key, as it is.
+    pub key: Vec<u8>,
+    /// The record's value, as it is.
+    pub value: Vec<u8>,
+}
+
+/// A poison message that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where it is on the log.
     pub place: Place,
-    /// Why it can't be read.
-    pub reason: String,
+    /// The record's time.
+    pub accepted_at: UnixMillis,
+    /// What it is.
+    pub poison: Poison,
 }

@@ -5,10 +5,24 @@ mod feed;
 mod queue;
 mod tallies;
 
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
 pub use book::{Advanced, Book, Checkpoint, LoggedVote, VoteQuery};
-pub use feed::{Assignment, Batch, Bounds, DeadLetter, Record, VoteFeed};
+pub use feed::{Assignment, Batch, Bounds, DeadLetter, Poison, Record, VoteFeed};
 pub use queue::{PendingReceipt, PublishError, Receipt, ReceiptSender, VoteQueue, receipt_channel};
 pub use tallies::{Added, Snapshot, Tallies};
+
+/// What a store says of itself for people to check, like `acks` = `all`. Shown at `/health`.
+pub type Facts = BTreeMap<&'static str, String>;
+
+/// What every port has.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Whether the store does its work now, and what it says of itself.
+    async fn check(&self) -> Result<Facts, StoreError>;
+}
 
 /// A store that did not do what was asked of it. Whether it was done nevertheless is not known.
 #[derive(Clone, Debug, thiserror::Error)]

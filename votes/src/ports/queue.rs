@@ -9,11 +9,12 @@ use std::{
 use async_trait::async_trait;
 use futures_channel::oneshot;
 
-use crate::{Partition, Place, StoreError, UnixMillis, Vote};
+use super::Store;
+use crate::{Partition, Place, UnixMillis, Vote};
 
 /// The writing end of the vote log.
 #[async_trait]
-pub trait VoteQueue: Send + Sync {
+pub trait VoteQueue: Store {
     /// How many partitions the log has: fixed for its life.
     fn partitions(&self) -> u16;
 
@@ -28,9 +29,6 @@ pub trait VoteQueue: Send + Sync {
 
     /// Waits until everything that was published has its receipt or its error.
     async fn flush(&self);
-
-    /// Whether the log would take a vote now.
-    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// The log's word that it has a vote for good.

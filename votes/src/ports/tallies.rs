@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
+use super::Store;
 use crate::{
     AlbumVotes, ContestCounts, ContestId, Counts, Offset, Partition, RateWindow, StoreError, Tally, UnixMillis, Window,
 };
 
 /// The tallies, with a position T per partition of the log that moves with them in one step.
 #[async_trait]
-pub trait Tallies: Send + Sync {
+pub trait Tallies: Store {
     /// T: the first offset not yet in the tallies; 0 for a partition they have never seen.
     async fn position(&self, partition: Partition) -> Result<Offset, StoreError>;
 
@@ -38,9 +39,6 @@ pub trait Tallies: Send + Sync {
 
     /// Waits until the tallies' version is another than `seen`, and returns it.
     async fn changed(&self, seen: u64) -> Result<u64, StoreError>;
-
-    /// Whether the tallies can be read and written now.
-    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// What became of adding a batch.

@@ -1,0 +1,1 @@
+//! The vote log on Apache Kafka.

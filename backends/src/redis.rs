@@ -1,0 +1,1 @@
+//! The tallies on Redis.
