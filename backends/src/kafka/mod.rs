@@ -1,1 +1,47 @@
 //! The vote log on Apache Kafka.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`address`] | the URL: brokers, topic and options |
+//! | [`topic`] | makes the topics, or checks that they keep the promise |
+//! | [`queue`] | the doors' end: acknowledged means in every in-sync replica |
+//! | [`receipts`] | votes on their way, each with its sender and its deadline |
+//! | [`feed`] | the consumers' end: partitions read from where the *stores* say |
+//! | [`group`] | which partitions are whose |
+//! | [`dead`] | the dead-letter topic |
+
+mod address;
+mod dead;
+mod feed;
+mod group;
+mod queue;
+mod receipts;
+mod topic;
+
+use rdkafka::{ClientContext, config::RDKafkaLogLevel, error::KafkaError};
+
+pub(crate) use feed::KafkaFeed;
+pub(crate) use queue::KafkaQueue;
+
+/// What the log is called in errors.
+const STORE: &str = "vote log";
+
+/// Sends librdkafka's own words to our log.
+#[derive(Clone, Copy)]
+struct Voice;
+
+impl ClientContext for Voice {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Lost connections are no errors of ours: what they cost is told where it is noticed.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, message, "kafka client");
+            }
+            _ => tracing::debug!(facility, message, "kafka client"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}

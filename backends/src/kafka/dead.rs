@@ -1,0 +1,137 @@
+//! The dead-letter topic: each record has the poison's own key and value, and says in headers where it was and what is wrong
+//! with it. It is on the partition of its number.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    Message, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use tokio::sync::OnceCell;
+use votes::{DeadLetter, Offset, Partition, Place, Poison, StoreError, UnixMillis};
+
+use super::{STORE, Voice, address::Address};
+
+/// How long a broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+const PARTITION: &str = "partition";
+const OFFSET: &str = "offset";
+const REASON: &str = "reason";
+
+/// Dead letters are rare: clients are made when the first is met.
+pub(super) struct DeadLetters {
+    address: Address,
+    producer: OnceCell<FutureProducer<Voice>>,
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::new(STORE, format!("dead letters: {error}"))
+}
+
+impl DeadLetters {
+    pub(super) fn new(address: &Address) -> Self {
+        Self { address: address.clone(), producer: OnceCell::new() }
+    }
+
+    /// Puts letters on the topic; each is there for good when this returns. One that is already there is there twice, and
+    /// listed once.
+    pub(super) async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
+        let producer = self.producer.get_or_try_init(|| async {
+            let mut config = self.address.client();
+            config.set("acks", "all").set("enable.idempotence", "true");
+            config.set("message.timeout.ms", ANSWER.as_millis().to_string());
+            FutureProducer::from_config_and_context(&config, Voice)
+        });
+        let producer = producer.await.map_err(|error: KafkaError| failed(error))?;
+        let topic = self.address.dead_topic();
+        let mut sent = Vec::with_capacity(dead.len());
+        for DeadLetter { place, accepted_at, poison } in dead {
+            let (partition, offset) = (place.partition.to_string(), place.offset.to_string());
+            let header = |key, value| Header { key, value: Some(value) };
+            let headers = OwnedHeaders::new_with_capacity(3)
+                .insert(header(PARTITION, partition.as_str()))
+                .insert(header(OFFSET, offset.as_str()))
+                .insert(header(REASON, poison.reason.as_str()));
+            let record = FutureRecord::to(&topic)
+                .partition(i32::from(place.partition.0))
+                .key(&poison.key)
+                .payload(&poison.value)
+                .timestamp(accepted_at.0)
+                .headers(headers);
+            sent.push(producer.send_result(record).map_err(|(error, _)| failed(error))?);
+        }
+        for delivery in sent {
+            delivery.await.map_err(failed)?.map_err(|(error, _)| failed(error))?;
+        }
+        Ok(())
+    }
+
+    /// The letters about offsets in `[from, to)` of a partition.
+    pub(super) async fn list(
+        &self,
+        partition: Partition,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let address = self.address.clone();
+        let letters = tokio::task::spawn_blocking(move || read_all(&address, partition)).await.map_err(failed)??;
+        Ok(letters.into_values().filter(|letter| (from..to).contains(&letter.place.offset)).collect())
+    }
+}
+
+/// Reads the whole of a partition of the topic.
+fn read_all(address: &Address, partition: Partition) -> Result<BTreeMap<Offset, DeadLetter>, StoreError> {
+    let mut config = address.client();
+    config
+        .set("group.id", format!("{}-readers", address.group()))
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true");
+    let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&config, Voice).map_err(failed)?;
+    let (topic, number) = (address.dead_topic(), i32::from(partition.0));
+    let (start, end) = client.fetch_watermarks(&topic, number, ANSWER).map_err(failed)?;
+    let mut letters = BTreeMap::new();
+    if start == end {
+        return Ok(letters);
+    }
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(&topic, number, rdkafka::Offset::Offset(start)).map_err(failed)?;
+    client.assign(&list).map_err(failed)?;
+    loop {
+        match client.poll(ANSWER) {
+            Some(Ok(message)) => {
+                let letter = read(&message)?;
+                letters.insert(letter.place.offset, letter);
+                if message.offset() + 1 >= end {
+                    return Ok(letters);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(letters),
+            Some(Err(error)) => return Err(failed(error)),
+            None => return Err(failed(format!("no answer within {ANSWER:?}"))),
+        }
+    }
+}
+
+fn read(message: &BorrowedMessage<'_>) -> Result<DeadLetter, StoreError> {
+    let header = |key: &str| {
+        let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == key));
+        let text = header.and_then(|header| header.value).and_then(|value| std::str::from_utf8(value).ok());
+        text.ok_or_else(|| failed(format!("the record at {} has no header {key:?}", message.offset())))
+    };
+    let place = Place {
+        partition: Partition(header(PARTITION)?.parse().map_err(failed)?),
+        offset: Offset(header(OFFSET)?.parse().map_err(failed)?),
+    };
+    let poison = Poison {
+        reason: header(REASON)?.to_owned(),
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().unwrap_or_default().to_vec(),
+    };
+    Ok(DeadLetter { place, accepted_at: UnixMillis(message.timestamp().to_millis().unwrap_or_default()), poison })
+}

@@ -1,0 +1,261 @@
+//! The doors' end of the log: one idempotent producer for the life of the process.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rdkafka::{
+    ClientConfig, ClientContext, Message, Statistics,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use votes::{
+    Facts, Offset, Partition, PendingReceipt, Place, PublishError, Store, StoreError, Vote, VoteQueue, receipt_channel,
+};
+
+use super::{
+    STORE, Voice,
+    address::Address,
+    receipts::Receipts,
+    topic::{self, Topic},
+};
+use crate::{open::NotOpen, record};
+
+/// After this a vote that Kafka has not confirmed is given up, here and by the client library. The door says so, and that
+/// sending it again is safe.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How often overdue votes are looked for. With [`PATIENCE`] a door answers within two seconds, whatever Kafka does.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a broker may take to describe the topic: less than a health check may take.
+const DESCRIBE: Duration = Duration::from_millis(1_500);
+
+/// How long the doors wait for the producer's identity, without which the first votes would wait for it.
+const WARM_UP: Duration = Duration::from_secs(10);
+
+/// The writing end of a topic.
+pub(crate) struct KafkaQueue {
+    topic: Topic,
+    promise: Facts,
+    producer: Arc<Producing>,
+}
+
+/// The producer and the votes it has not confirmed.
+struct Producing {
+    config: ClientConfig,
+    /// Replaced after an error from which a producer can't recover.
+    handle: RwLock<Arc<Handle>>,
+    receipts: Arc<Receipts>,
+    is_warm: watch::Sender<bool>,
+}
+
+type Handle = ThreadedProducer<Deliveries>;
+
+impl KafkaQueue {
+    /// Makes or checks the topic, and connects. At most `most` votes wait for their receipts.
+    pub(crate) async fn connect(url: &str, most: usize) -> Result<Self, NotOpen> {
+        let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
+        let topic = topic::ensure(&address).await?;
+        let queue = Self::start(&address, topic, most).map_err(|error| NotOpen::BadUrl(error.to_string()))?;
+        let mut is_warm = queue.producer.is_warm.subscribe();
+        if timeout(WARM_UP, is_warm.wait_for(|is_warm| *is_warm)).await.is_err() {
+            return Err(NotOpen::Unreachable("Kafka gave the producer no identity".to_owned()));
+        }
+        Ok(queue)
+    }
+
+    fn start(address: &Address, topic: Topic, most: usize) -> Result<Self, KafkaError> {
+        let mut config = address.client();
+        config
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+            .set("request.timeout.ms", PATIENCE.as_millis().to_string())
+            // Under load batches form by themselves, while earlier ones are on their way; a lone vote waits for nobody.
+            .set("linger.ms", "0")
+            .set("queue.buffering.max.messages", most.to_string())
+            .set("statistics.interval.ms", "250");
+        let promise = promise(&config)?;
+        let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
+        let handle = RwLock::new(Arc::new(open_producer(&config, &receipts, &is_warm)?));
+        let producer = Arc::new(Producing { config, handle, receipts, is_warm });
+        tokio::spawn(watch_over(Arc::downgrade(&producer)));
+        Ok(Self { topic, promise, producer })
+    }
+}
+
+/// What the client library will do, in its own words; asked of it, since an option may be overruled.
+fn promise(config: &ClientConfig) -> Result<Facts, KafkaError> {
+    let native = config.create_native_config()?;
+    let effective = |name| native.get(name).map(|value| value.trim_end_matches('\0').to_owned());
+    let (acks, idempotence) = (effective("acks")?, effective("enable.idempotence")?);
+    assert!(acks == "-1" && idempotence == "true", "acks {acks}, idempotence {idempotence}");
+    Ok(Facts::from([("acks", "all".to_owned()), ("idempotence", "on".to_owned())]))
+}
+
+fn open_producer(
+    config: &ClientConfig,
+    receipts: &Arc<Receipts>,
+    is_warm: &watch::Sender<bool>,
+) -> Result<Handle, KafkaError> {
+    let deliveries = Deliveries { receipts: Arc::clone(receipts), is_warm: is_warm.clone() };
+    ThreadedProducer::from_config_and_context(config, deliveries)
+}
+
+impl Producing {
+    fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.handle.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A producer that has met an error it can't recover from, like a topic that was made anew, is replaced.
+    fn replace_if_broken(&self) {
+        let Some((code, reason)) = self.handle().client().fatal_error() else { return };
+        match open_producer(&self.config, &self.receipts, &self.is_warm) {
+            Ok(handle) => {
+                tracing::error!(%code, reason, "the producer can't go on and was replaced");
+                let broken =
+                    std::mem::replace(&mut *self.handle.write().unwrap_or_else(PoisonError::into_inner), handle.into());
+                // Its end may take a while.
+                tokio::task::spawn_blocking(move || drop(broken));
+            }
+            Err(error) => tracing::error!(%code, reason, %error, "the producer can't go on, nor be replaced"),
+        }
+    }
+}
+
+/// Gives up overdue votes, until the queue is gone.
+async fn watch_over(producer: Weak<Producing>) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(producer) = producer.upgrade() else { return };
+        let overdue = producer.receipts.expire(PATIENCE);
+        if overdue > 0 {
+            tracing::warn!(votes = overdue, "Kafka did not confirm votes in time");
+        }
+        producer.replace_if_broken();
+    }
+}
+
+#[async_trait]
+impl Store for KafkaQueue {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        let (handle, topic) = (self.producer.handle(), self.topic.clone());
+        let look = move || {
+            let metadata = handle.client().fetch_metadata(Some(&topic.name), DESCRIBE);
+            let metadata = metadata.map_err(|error| StoreError::new(STORE, error))?;
+            let found = metadata.topics().first().ok_or_else(|| StoreError::new(STORE, "Kafka says nothing of it"))?;
+            topic.check(found)
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        let mut facts = looked.map_err(|error| StoreError::new(STORE, error))??;
+        facts.extend(self.promise.clone());
+        Ok(facts)
+    }
+}
+
+#[async_trait]
+impl VoteQueue for KafkaQueue {
+    fn partitions(&self) -> u16 {
+        self.topic.partitions
+    }
+
+    fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
+        let Producing { receipts, .. } = &*self.producer;
+        let (sender, receipt) = receipt_channel();
+        let number = receipts.add(vote.accepted_at, sender)?;
+        let value = record::encode(&vote);
+        let record = BaseRecord::with_opaque_to(&self.topic.name, number)
+            .partition(i32::from(partition.0))
+            .key(vote.key.as_str())
+            .payload(&value)
+            .timestamp(vote.accepted_at.0)
+            .headers(headers(&vote));
+        let Err((error, _)) = self.producer.handle().send(record) else { return Ok(receipt) };
+        let refusal = match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => PublishError::Full,
+            error => unavailable(&error),
+        };
+        receipts.settle(number, Err(refusal.clone()));
+        Err(refusal)
+    }
+
+    async fn flush(&self) {
+        self.producer.receipts.all_settled().await;
+    }
+}
+
+/// `CloudEvents` in Kafka's binary mode, and the trace.
+fn headers(vote: &Vote) -> OwnedHeaders {
+    let mut id = uuid::Uuid::encode_buffer();
+    let headers = OwnedHeaders::new_with_capacity(6)
+        .insert(header("ce_specversion", "1.0"))
+        .insert(header("ce_type", "ovation.v1.VoteRecord"))
+        .insert(header("ce_source", vote.door.as_str()))
+        .insert(header("ce_id", vote.vote_id.0.hyphenated().encode_lower(&mut id)))
+        .insert(header("content-type", "application/protobuf"));
+    match &vote.traceparent {
+        Some(trace) => headers.insert(header("traceparent", trace.as_str())),
+        None => headers,
+    }
+}
+
+fn header<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
+    Header { key, value: Some(value) }
+}
+
+fn unavailable(error: &KafkaError) -> PublishError {
+    let problem = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+    PublishError::Unavailable(format!("Kafka did not confirm the vote: {problem}"))
+}
+
+/// Hears from the producer's own thread what became of each vote.
+struct Deliveries {
+    receipts: Arc<Receipts>,
+    is_warm: watch::Sender<bool>,
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, number: usize) {
+        let outcome = match delivered {
+            Ok(message) => place(message.partition(), message.offset()),
+            Err((error, _)) => Err(unavailable(error)),
+        };
+        self.receipts.settle(number, outcome);
+    }
+}
+
+fn place(partition: i32, offset: i64) -> Result<Place, PublishError> {
+    match (u16::try_from(partition), u64::try_from(offset)) {
+        (Ok(partition), Ok(offset)) => Ok(Place { partition: Partition(partition), offset: Offset(offset) }),
+        _ => Err(PublishError::Unavailable(format!("Kafka confirmed the vote at no place: {partition}, {offset}"))),
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Voice.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Voice.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
+            self.is_warm.send_replace(true);
+        }
+    }
+}

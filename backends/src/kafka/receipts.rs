@@ -1,0 +1,161 @@
+//! Votes that were handed to Kafka and have no receipt yet.
+//!
+//! Each has a number that travels with the record as its opaque, its sender, and a deadline of ours: the client library keeps
+//! its own time, but after a lost broker it may keep a caller waiting for many seconds.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use votes::{Place, PublishError, Receipt, ReceiptSender, UnixMillis};
+
+/// Open receipts, oldest first.
+pub(super) struct Receipts {
+    open: Mutex<Open>,
+    most: usize,
+    settled: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    /// The number of the first entry.
+    first: usize,
+    entries: VecDeque<Entry>,
+}
+
+struct Entry {
+    since: Instant,
+    accepted_at: UnixMillis,
+    /// `None` once it is answered.
+    sender: Option<ReceiptSender>,
+}
+
+impl Receipts {
+    pub(super) fn new(most: usize) -> Self {
+        Self { open: Mutex::default(), most, settled: Notify::new() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a sender and gives it a number.
+    ///
+    /// # Errors
+    /// [`PublishError::Full`] while as many votes as the bound allows have no receipt.
+    pub(super) fn add(&self, accepted_at: UnixMillis, sender: ReceiptSender) -> Result<usize, PublishError> {
+        let mut open = self.open();
+        if open.entries.len() >= self.most {
+            return Err(PublishError::Full);
+        }
+        open.entries.push_back(Entry { since: Instant::now(), accepted_at, sender: Some(sender) });
+        Ok(open.first.wrapping_add(open.entries.len() - 1))
+    }
+
+    /// Answers one, if it still waits.
+    pub(super) fn settle(&self, number: usize, outcome: Result<Place, PublishError>) {
+        let waiting = {
+            let mut open = self.open();
+            let index = number.wrapping_sub(open.first);
+            let entry = open.entries.get_mut(index);
+            let waiting = entry.and_then(|entry| Some((entry.accepted_at, entry.sender.take()?)));
+            open.forget_answered();
+            if open.entries.is_empty() {
+                self.settled.notify_waiters();
+            }
+            waiting
+        };
+        if let Some((accepted_at, sender)) = waiting {
+            // Whoever no longer listens has lost interest, not the vote.
+            let _ = sender.send(outcome.map(|place| Receipt { place, accepted_at }));
+        }
+    }
+
+    /// Answers all that have waited longer than `patience`: whether Kafka has those votes is not known.
+    pub(super) fn expire(&self, patience: Duration) -> usize {
+        let late: Vec<ReceiptSender> = {
+            let mut open = self.open();
+            let late = open.entries.iter_mut().take_while(|entry| entry.since.elapsed() > patience);
+            let late = late.filter_map(|entry| entry.sender.take()).collect();
+            open.forget_answered();
+            if open.entries.is_empty() {
+                self.settled.notify_waiters();
+            }
+            late
+        };
+        let count = late.len();
+        for sender in late {
+            let problem = format!("Kafka did not confirm the vote within {patience:?}");
+            let _ = sender.send(Err(PublishError::Unavailable(problem)));
+        }
+        count
+    }
+
+    /// Waits until none is open.
+    pub(super) async fn all_settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.open().entries.is_empty() {
+                return;
+            }
+            settled.await;
+        }
+    }
+}
+
+impl Open {
+    fn forget_answered(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.sender.is_none()) {
+            self.entries.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use votes::{Offset, Partition, receipt_channel};
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(7);
+
+    fn place(offset: u64) -> Place {
+        Place { partition: Partition(0), offset: Offset(offset) }
+    }
+
+    #[tokio::test]
+    async fn receipts_reach_their_senders_in_any_order() {
+        let receipts = Receipts::new(10);
+        let (mut numbers, mut waiting) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (sender, pending) = receipt_channel();
+            numbers.push(receipts.add(NOW, sender).unwrap());
+            waiting.push(pending);
+        }
+        for index in [2, 0, 1] {
+            receipts.settle(numbers[index], Ok(place(index as u64)));
+        }
+        receipts.all_settled().await;
+        for (index, pending) in waiting.into_iter().enumerate() {
+            assert_eq!(pending.await, Ok(Receipt { place: place(index as u64), accepted_at: NOW }));
+        }
+        receipts.settle(numbers[1], Ok(place(9)));
+    }
+
+    #[tokio::test]
+    async fn open_receipts_are_bounded_and_expire() {
+        let receipts = Receipts::new(1);
+        let (sender, pending) = receipt_channel();
+        receipts.add(NOW, sender).unwrap();
+        assert_eq!(receipts.add(NOW, receipt_channel().0), Err(PublishError::Full));
+        assert_eq!(receipts.expire(Duration::ZERO), 1);
+        assert!(matches!(pending.await, Err(PublishError::Unavailable(_))));
+        assert!(receipts.add(NOW, receipt_channel().0).is_ok());
+    }
+}
