@@ -315,8 +315,8 @@ impl Servers {
     fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
-            ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
-            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
+            ("tally", &config.tally, "redis", &["redis://", "rediss://"], true),
+            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], true),
         ];
         let embedded: Vec<&str> = urls.iter().filter(|(_, url, ..)| *url == EMBEDDED).map(|(key, ..)| *key).collect();
         match embedded.len() {

@@ -14,7 +14,7 @@ use super::folder::Folder;
 use crate::OpenError;
 
 /// The version of both files' schemas.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Files up to this size are checked whole when they are opened, which takes some seconds at most; larger ones are left to the
 /// audit.

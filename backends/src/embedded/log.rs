@@ -182,9 +182,10 @@ impl Sink for LogSink {
                     *next += 1;
                 }
                 Job::Bury { dead, .. } => {
-                    let mut bury = db.prepare_cached("INSERT OR IGNORE INTO dead VALUES (?1, ?2, ?3)")?;
-                    for letter in dead {
-                        bury.execute(params![letter.place.partition.0, letter.place.offset.0, letter.poison.reason])?;
+                    let mut bury = db.prepare_cached("INSERT OR IGNORE INTO dead VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+                    for DeadLetter { place, accepted_at, poison } in &*dead {
+                        let Poison { reason, key, value } = poison;
+                        bury.execute(params![place.partition.0, place.offset.0, accepted_at.0, key, value, reason])?;
                     }
                 }
                 Job::Ping(_) => {
@@ -334,8 +335,7 @@ impl VoteFeed for Feed {
     }
 
     async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError> {
-        let sql = r#"SELECT "offset", reason, ifnull(accepted_at, 0), CAST(ifnull(key, '') AS BLOB), ifnull(value, x'')
-            FROM dead LEFT JOIN records USING (partition, "offset")
+        let sql = r#"SELECT "offset", accepted_at, key, value, reason FROM dead
             WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3 ORDER BY "offset""#;
         self.log
             .readers
@@ -343,8 +343,8 @@ impl VoteFeed for Feed {
                 let mut query = db.prepare_cached(sql)?;
                 let letters = query.query_map(params![partition.0, from.0, to.0], |row| {
                     let place = Place { partition, offset: Offset(row.get(0)?) };
-                    let poison = Poison { reason: row.get(1)?, key: row.get(3)?, value: row.get(4)? };
-                    Ok(DeadLetter { place, accepted_at: UnixMillis(row.get(2)?), poison })
+                    let poison = Poison { key: row.get(2)?, value: row.get(3)?, reason: row.get(4)? };
+                    Ok(DeadLetter { place, accepted_at: UnixMillis(row.get(1)?), poison })
                 })?;
                 letters.collect()
             })

@@ -9,11 +9,14 @@ CREATE TABLE records (
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
 
--- Records that can't be read as votes, and why.
+-- Records that can't be read as votes, as they are, and why.
 CREATE TABLE dead (
-    partition INTEGER NOT NULL,
-    "offset"  INTEGER NOT NULL,
-    reason    TEXT    NOT NULL,
+    partition   INTEGER NOT NULL,
+    "offset"    INTEGER NOT NULL,
+    accepted_at INTEGER NOT NULL, -- Unix milliseconds
+    key         BLOB    NOT NULL,
+    value       BLOB    NOT NULL,
+    reason      TEXT    NOT NULL,
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
 

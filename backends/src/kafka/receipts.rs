@@ -57,41 +57,33 @@ impl Receipts {
 
     /// Answers one, if it still waits.
     pub(super) fn settle(&self, number: usize, outcome: Result<Place, PublishError>) {
-        let waiting = {
-            let mut open = self.open();
-            let index = number.wrapping_sub(open.first);
-            let entry = open.entries.get_mut(index);
-            let waiting = entry.and_then(|entry| Some((entry.accepted_at, entry.sender.take()?)));
-            open.forget_answered();
-            if open.entries.is_empty() {
-                self.settled.notify_waiters();
-            }
-            waiting
-        };
-        if let Some((accepted_at, sender)) = waiting {
-            // Whoever no longer listens has lost interest, not the vote.
-            let _ = sender.send(outcome.map(|place| Receipt { place, accepted_at }));
+        let mut open = self.open();
+        let index = number.wrapping_sub(open.first);
+        if let Some(entry) = open.entries.get_mut(index) {
+            entry.answer(outcome);
         }
+        self.forget_answered(&mut open);
     }
 
-    /// Answers all that have waited longer than `patience`: whether Kafka has those votes is not known.
+    /// Answers all that have waited longer than `patience`: whether Kafka has those votes is not known. Returns how many.
     pub(super) fn expire(&self, patience: Duration) -> usize {
-        let late: Vec<ReceiptSender> = {
-            let mut open = self.open();
-            let late = open.entries.iter_mut().take_while(|entry| entry.since.elapsed() > patience);
-            let late = late.filter_map(|entry| entry.sender.take()).collect();
-            open.forget_answered();
-            if open.entries.is_empty() {
-                self.settled.notify_waiters();
-            }
-            late
-        };
-        let count = late.len();
-        for sender in late {
-            let problem = format!("Kafka did not confirm the vote within {patience:?}");
-            let _ = sender.send(Err(PublishError::Unavailable(problem)));
-        }
+        let mut open = self.open();
+        let late = open.entries.iter_mut().take_while(|entry| entry.since.elapsed() > patience);
+        let problem = format!("Kafka did not confirm the vote within {patience:?}");
+        let answered = late.filter_map(|entry| entry.answer(Err(PublishError::Unavailable(problem.clone()))));
+        let count = answered.count();
+        self.forget_answered(&mut open);
         count
+    }
+
+    fn forget_answered(&self, open: &mut Open) {
+        while open.entries.front().is_some_and(|entry| entry.sender.is_none()) {
+            open.entries.pop_front();
+            open.first = open.first.wrapping_add(1);
+        }
+        if open.entries.is_empty() {
+            self.settled.notify_waiters();
+        }
     }
 
     /// Waits until none is open.
@@ -108,12 +100,13 @@ impl Receipts {
     }
 }
 
-impl Open {
-    fn forget_answered(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.sender.is_none()) {
-            self.entries.pop_front();
-            self.first = self.first.wrapping_add(1);
-        }
+impl Entry {
+    /// `None` if it was answered before.
+    fn answer(&mut self, outcome: Result<Place, PublishError>) -> Option<()> {
+        let sender = self.sender.take()?;
+        // Whoever no longer listens has lost interest, not the vote.
+        let _ = sender.send(outcome.map(|place| Receipt { place, accepted_at: self.accepted_at }));
+        Some(())
     }
 }
 

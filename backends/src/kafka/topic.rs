@@ -193,7 +193,9 @@ impl Found {
             ));
         }
         if min_insync > replication {
-            return Err(format!("min.insync.replicas is {min_insync} and there are {replication} copies: no vote can come in"));
+            return Err(format!(
+                "min.insync.replicas is {min_insync} and there are {replication} copies: no vote can come in"
+            ));
         }
         let setting = |name: &str| self.settings.get(name).map_or("", String::as_str);
         for (name, wanted, why) in [
@@ -204,7 +206,10 @@ impl Found {
         ] {
             let found = setting(name);
             if found != wanted {
-                return Err(format!("{name} is {found:?} and has to be {wanted:?}, as {why}: {}", alter(&format!("{name}={wanted}"))));
+                return Err(format!(
+                    "{name} is {found:?} and has to be {wanted:?}, as {why}: {}",
+                    alter(&format!("{name}={wanted}"))
+                ));
             }
         }
         let wanted = address.retention.map_or(-1, |kept| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join;
 
-use super::{give_up, vote};
-use crate::{Assignment, DeadLetter, Offset, Partition, Place, Poison, Receipt, UnixMillis, Vote, VoteFeed, VoteQueue};
+use super::{NOON, give_up, vote};
+use crate::{Assignment, DeadLetter, Offset, Partition, Place, Poison, Receipt, Vote, VoteFeed, VoteQueue};
 
 /// Tries every promise against the log that `$open` opens.
 #[macro_export]
@@ -147,8 +147,8 @@ pub async fn every_partition_is_assigned_once(queue: Queue, feed: Feed) {
 pub async fn a_dead_letter_is_kept_once(_: Queue, feed: Feed) {
     let letter = |offset: u64| DeadLetter {
         place: Place { partition: Partition(2), offset: Offset(offset) },
-        accepted_at: UnixMillis(0),
-        poison: Poison { reason: format!("poison {offset}"), key: Vec::new(), value: Vec::new() },
+        accepted_at: NOON,
+        poison: Poison { reason: format!("poison {offset}"), key: b"key".to_vec(), value: vec![0, 255] },
     };
     feed.bury(&[letter(4), letter(9)]).await.unwrap();
     feed.bury(&[letter(4)]).await.unwrap();
