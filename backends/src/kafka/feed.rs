@@ -103,7 +103,8 @@ impl KafkaFeed {
             // Where to read is said by seeking; an offset that the log does not have is an error, and never another place.
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", "500")
+            // While a broker waits for records of other partitions, a partition that was just sought waits too.
+            .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.message.max.bytes", "262144")
             .set("queued.min.messages", "10000")

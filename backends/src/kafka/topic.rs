@@ -152,6 +152,9 @@ async fn describe(admin: &AdminClient<Voice>, name: &str) -> Result<Found, NotOp
         Some(Err(error)) => return Err(NotOpen::Unreachable(format!("topic {name}: {error}"))),
         None => return Err(NotOpen::Unreachable(format!("topic {name}: Kafka says nothing of it"))),
     };
+    if settings.is_empty() {
+        return Err(NotOpen::Unreachable(format!("topic {name} is so new that Kafka does not know its settings yet")));
+    }
     let metadata =
         tokio::task::block_in_place(|| admin.inner().fetch_metadata(Some(name), ANSWER)).map_err(unreachable)?;
     let found = metadata.topics().first().filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
