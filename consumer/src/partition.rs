@@ -92,9 +92,9 @@ impl Task {
     }
 
     async fn reconcile(&self) -> Result<Result<Progress, Stop>, StoreError> {
-        let checkpoint = self.counter.checkpoint(self.partition).await?;
+        let before = self.counter.positions(self.partition).await?;
         let bounds = self.feed.bounds(self.partition).await?;
-        let last = match checkpoint.last {
+        let last = match before.booked.last {
             Some((offset, _)) if bounds.start <= offset && offset < bounds.end => {
                 self.feed.seek(self.partition, offset).await?;
                 let batch = self.feed.next_batch(self.partition, 1).await?;
@@ -103,7 +103,7 @@ impl Task {
             }
             _ => None,
         };
-        self.counter.reconcile(self.partition, LogFacts { bounds, last }).await
+        self.counter.reconcile(self.partition, before, LogFacts { bounds, last }).await
     }
 
     /// Dead letters are safe before counting passes them.

@@ -7,7 +7,8 @@
 //! 1. **Reconcile** ([`Counter::reconcile`]) on assignment and whenever a later step disagrees. Where `T < B`, the book's
 //!    range `[T, B)` is folded into the tallies: so they catch up after a crash, and so a wiped or rolled-back Redis
 //!    comes back. Where `B < T`, the book was restored from a backup: the log from B on is recorded in the book, and
-//!    not tallied below T. The log is asked whether it is still the one that was counted.
+//!    not tallied below T. The log is asked whether it is still the one that was counted; others may be counting at the same
+//!    time, so what it says is compared with positions that can't be newer than it.
 //! 2. **Fold**: of several votes with one ballot key in the batch only the lowest offset is a candidate.
 //! 3. **Book**: the candidates are inserted under their ballot key, with their place on the log.
 //! 4. For every key that was there already, the stored place is read: a vote counts if and only if the stored place is
@@ -40,12 +41,21 @@ pub struct Counter {
     tallies: Arc<dyn Tallies>,
 }
 
-/// What the log says of itself, for [`Counter::reconcile`].
+/// What the stores say of how far a partition has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// B, and the record by which the log is recognised.
+    pub booked: Checkpoint,
+    /// T.
+    pub tallied: Offset,
+}
+
+/// What the log says of itself, for [`Counter::reconcile`]. Ask it after the [`Positions`].
 #[derive(Clone, Copy, Debug)]
 pub struct LogFacts {
     /// What the log has.
     pub bounds: Bounds,
-    /// The id of the vote at the offset of [`Checkpoint::last`], if the log still has that record and it is a vote.
+    /// The id of the vote at the offset of [`Positions::booked`]'s `last`, if the log still has that record and it is a vote.
     pub last: Option<VoteId>,
 }
 
@@ -128,26 +138,34 @@ impl Counter {
         Self { book, tallies }
     }
 
-    /// B, and the record by which the log is recognised.
-    pub async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
-        self.book.checkpoint(partition).await
+    /// Where the stores are. [`reconcile`](Self::reconcile) needs it from before the log was asked.
+    pub async fn positions(&self, partition: Partition) -> Result<Positions, StoreError> {
+        let booked = self.book.checkpoint(partition).await?;
+        Ok(Positions { booked, tallied: self.tallies.position(partition).await? })
     }
 
     /// Step 1. Call it when a partition is assigned, after [`Counted::Disagreed`] and after any error, then seek the feed to
     /// the progress' `booked`.
     ///
+    /// `before` are the positions from before the log was asked, since others may count meanwhile: of the log that was
+    /// counted it is certain that it reaches as far as *those*, and that it begins no later than B does *after*.
+    ///
     /// # Errors
     /// Of the stores. The inner error stops the partition.
-    pub async fn reconcile(&self, partition: Partition, log: LogFacts) -> Result<Result<Progress, Stop>, StoreError> {
-        let checkpoint = self.book.checkpoint(partition).await?;
-        let mut tallied = self.tallies.position(partition).await?;
-        if let Err(stop) = recognise(partition, checkpoint, tallied, log) {
+    pub async fn reconcile(
+        &self,
+        partition: Partition,
+        before: Positions,
+        log: LogFacts,
+    ) -> Result<Result<Progress, Stop>, StoreError> {
+        let Positions { booked: Checkpoint { offset: booked, .. }, mut tallied } = self.positions(partition).await?;
+        if let Err(stop) = recognise(partition, before, booked, log) {
             return Ok(Err(stop));
         }
-        while tallied < checkpoint.offset {
-            tallied = self.fold_chunk(partition, tallied, checkpoint.offset).await?;
+        while tallied < booked {
+            tallied = self.fold_chunk(partition, tallied, booked).await?;
         }
-        Ok(Ok(Progress { booked: checkpoint.offset, tallied }))
+        Ok(Ok(Progress { booked, tallied }))
     }
 
     /// Adds a chunk of the book's `[from, to)` to the tallies and returns T.
@@ -218,11 +236,11 @@ impl Counter {
     }
 }
 
-/// Whether the log is the one that was counted, and still has all that is to be counted.
-fn recognise(partition: Partition, checkpoint: Checkpoint, tallied: Offset, log: LogFacts) -> Result<(), Stop> {
+/// Whether the log is the one that was counted, and still has all that is to be counted. `booked` is B after the log was
+/// asked.
+fn recognise(partition: Partition, before: Positions, booked: Offset, log: LogFacts) -> Result<(), Stop> {
     let Bounds { start, end } = log.bounds;
-    let booked = checkpoint.offset;
-    for (store, position) in [("book", booked), ("tallies", tallied)] {
+    for (store, position) in [("book", before.booked.offset), ("tallies", before.tallied)] {
         if position > end {
             return Err(Stop::BeyondEnd { partition, store, position, end });
         }
@@ -230,7 +248,7 @@ fn recognise(partition: Partition, checkpoint: Checkpoint, tallied: Offset, log:
     if booked < start {
         return Err(Stop::Lost { partition, booked, start });
     }
-    match checkpoint.last {
+    match before.booked.last {
         Some((offset, expected)) if offset >= start && log.last != Some(expected) => {
             Err(Stop::OtherLog { partition, offset, expected })
         }

@@ -24,6 +24,7 @@ macro_rules! counting_conformance {
             a_log_that_lost_uncounted_votes_stops_the_partition
             a_log_that_is_too_short_stops_the_partition
             another_log_stops_the_partition
+            counting_elsewhere_stops_nobody_who_reconciles
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -46,8 +47,15 @@ fn log(start: u64, end: u64, last: Option<VoteId>) -> LogFacts {
 }
 
 async fn reconcile(counter: &Counter, end: u64) -> Progress {
-    let last = counter.checkpoint(P).await.unwrap().last.map(|(_, id)| id);
-    counter.reconcile(P, log(0, end, last)).await.unwrap().unwrap()
+    let before = counter.positions(P).await.unwrap();
+    let last = before.booked.last.map(|(_, id)| id);
+    counter.reconcile(P, before, log(0, end, last)).await.unwrap().unwrap()
+}
+
+/// Why the partition stops.
+async fn stop(counter: &Counter, log: LogFacts) -> Stop {
+    let before = counter.positions(P).await.unwrap();
+    counter.reconcile(P, before, log).await.unwrap().unwrap_err()
 }
 
 /// Counts the votes as a batch at the counter's progress, and returns how many stand and how many repeat.
@@ -159,7 +167,7 @@ pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: Th
 
 pub async fn a_log_that_lost_uncounted_votes_stops_the_partition(book: TheBook, tallies: TheTallies) {
     let counter = Counter::new(book, tallies);
-    let stop = counter.reconcile(P, log(5, 9, None)).await.unwrap().unwrap_err();
+    let stop = stop(&counter, log(5, 9, None)).await;
     assert_eq!(stop, Stop::Lost { partition: P, booked: Offset(0), start: Offset(5) });
 }
 
@@ -167,7 +175,7 @@ pub async fn a_log_that_is_too_short_stops_the_partition(book: TheBook, tallies:
     let counter = Counter::new(book, tallies);
     let mut progress = reconcile(&counter, 100).await;
     count(&counter, &mut progress, &[0, 1, 2]).await;
-    let stop = counter.reconcile(P, log(0, 2, None)).await.unwrap().unwrap_err();
+    let stop = stop(&counter, log(0, 2, None)).await;
     assert_eq!(stop, Stop::BeyondEnd { partition: P, store: "book", position: Offset(3), end: Offset(2) });
 }
 
@@ -175,7 +183,21 @@ pub async fn another_log_stops_the_partition(book: TheBook, tallies: TheTallies)
     let counter = Counter::new(book, Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
     count(&counter, &mut progress, &[0, 1, 2]).await;
-    let stop = counter.reconcile(P, log(0, 50, Some(vote_id(40)))).await.unwrap().unwrap_err();
+    let stop = stop(&counter, log(0, 50, Some(vote_id(40)))).await;
     assert_eq!(stop, Stop::OtherLog { partition: P, offset: Offset(2), expected: vote_id(2) });
     assert_eq!(total(&tallies).await, 3);
+}
+
+pub async fn counting_elsewhere_stops_nobody_who_reconciles(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 3).await;
+    count(&counter, &mut progress, &[0, 1, 2]).await;
+    // Another consumer asks the stores, then the log. Before it goes on, the log grows, is counted, and forgets what it may.
+    let before = counter.positions(P).await.unwrap();
+    let facts = log(0, 3, Some(vote_id(2)));
+    count(&counter, &mut progress, &[3, 4]).await;
+    assert_eq!(counter.reconcile(P, before, facts).await.unwrap().unwrap(), progress);
+    let trimmed = log(4, 5, None);
+    assert_eq!(counter.reconcile(P, before, trimmed).await.unwrap().unwrap(), progress);
+    assert_eq!(total(&tallies).await, 5);
 }

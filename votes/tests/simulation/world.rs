@@ -1,0 +1,254 @@
+//! The world of one history: the log, the stores' contents, and the faults. A change of it is one instant.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rand::{RngExt, rngs::SmallRng};
+use votes::{
+    Added, Advanced, BallotKey, Batch, Checkpoint, Counts, DeadLetter, LoggedVote, Offset, Partition, Place, StoreError,
+};
+
+use crate::{log::PartitionLog, mutants::Mutant};
+
+/// The world, as everyone in it holds it.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub(crate) fn new(world: World) -> Self {
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) rng: SmallRng,
+    pub(crate) faults: Faults,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) log: Vec<PartitionLog>,
+    pub(crate) book: Arc<BookState>,
+    pub(crate) tallies: Arc<TalliesState>,
+    pub(crate) dead: BTreeMap<Place, DeadLetter>,
+    pub(crate) committed: BTreeMap<Partition, Offset>,
+    /// The highest B that each partition ever had.
+    pub(crate) booked: BTreeMap<Partition, Offset>,
+    /// Whether the book was ever restored.
+    pub(crate) is_restored: bool,
+    /// Whether the configuration now gives voters of every contest many votes.
+    pub(crate) has_many_votes: bool,
+    /// What each process knows, by its number.
+    pub(crate) seats: Vec<SeatState>,
+    /// The first broken promise.
+    pub(crate) violation: Option<String>,
+    /// How often what happened.
+    pub(crate) happened: BTreeMap<&'static str, u64>,
+    /// What happened, if anyone wants to read it.
+    pub(crate) trace: Option<String>,
+}
+
+/// How likely a store's call fails.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// Without an effect.
+    pub(crate) refused: f64,
+    /// With its effect, but without a reply.
+    pub(crate) lost: f64,
+    /// An insert, after some of its votes.
+    pub(crate) partial: f64,
+}
+
+/// How a call goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Luck {
+    Good,
+    Refused,
+    Lost,
+}
+
+/// The book, as a backup of it is too.
+#[derive(Clone, Default)]
+pub(crate) struct BookState {
+    pub(crate) votes: BTreeMap<Place, Arc<LoggedVote>>,
+    pub(crate) keys: HashMap<BallotKey, Place>,
+    pub(crate) checkpoints: BTreeMap<Partition, Checkpoint>,
+    /// The latest documents: a lagging replica doesn't have them yet.
+    pub(crate) latest: Vec<Place>,
+}
+
+/// The tallies, as a backup of them is too.
+#[derive(Clone, Default)]
+pub(crate) struct TalliesState {
+    pub(crate) positions: BTreeMap<Partition, Offset>,
+    pub(crate) counts: Counts,
+}
+
+/// What a consumer is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It has not begun. Auditors and operators never do.
+    #[default]
+    New,
+    Reconciling,
+    /// Between two batches: it has no call to a store in flight that matters.
+    Resting,
+    Counting,
+}
+
+/// What one process knows that is not in its future.
+#[derive(Default)]
+pub(crate) struct SeatState {
+    pub(crate) cursor: Offset,
+    /// It waits for records.
+    pub(crate) is_waiting: bool,
+    pub(crate) phase: Phase,
+    /// The rules it was started with.
+    pub(crate) has_many_votes: bool,
+    /// For mutants: its batch as the feed gave it.
+    pub(crate) batch: Option<Batch>,
+    /// For mutants: the candidates it inserted last.
+    pub(crate) candidates: Option<Arc<[LoggedVote]>>,
+    /// For mutants: a checkpoint that is yet to be set.
+    pub(crate) deferred: Option<(Offset, Checkpoint)>,
+}
+
+impl World {
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    pub(crate) fn log(&self, partition: Partition) -> &PartitionLog {
+        &self.log[usize::from(partition.0)]
+    }
+
+    pub(crate) fn happens(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let _ = writeln!(trace, "{}", line());
+        }
+    }
+
+    pub(crate) fn violate(&mut self, promise: impl FnOnce() -> String) {
+        if self.violation.is_none() || self.trace.is_some() {
+            let promise = promise();
+            self.say(|| format!("VIOLATION: {promise}"));
+            self.violation.get_or_insert(promise);
+        }
+    }
+
+    pub(crate) fn luck(&mut self) -> Luck {
+        let Faults { refused, lost, .. } = self.faults;
+        let draw: f64 = if refused + lost > 0.0 { self.rng.random() } else { 1.0 };
+        if draw < refused {
+            self.happens("refused calls");
+            Luck::Refused
+        } else if draw < refused + lost {
+            self.happens("lost replies");
+            Luck::Lost
+        } else {
+            Luck::Good
+        }
+    }
+
+    pub(crate) fn booked(&self, partition: Partition) -> Checkpoint {
+        self.book.checkpoints.get(&partition).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn tallied(&self, partition: Partition) -> Offset {
+        self.tallies.positions.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Stores the votes with these indexes, in this order, as far as their ballots are new; returns the others.
+    pub(crate) fn insert(&mut self, votes: &[LoggedVote], order: &[usize]) -> Vec<usize> {
+        let book = Arc::make_mut(&mut self.book);
+        let mut known = Vec::new();
+        let mut misplaced = None;
+        book.latest.clear();
+        for &index in order {
+            let logged = &votes[index];
+            if book.keys.contains_key(&logged.vote.key) {
+                known.push(index);
+                continue;
+            }
+            book.keys.insert(logged.vote.key.clone(), logged.place);
+            book.votes.insert(logged.place, Arc::new(logged.clone()));
+            book.latest.push(logged.place);
+            if !self.log[usize::from(logged.place.partition.0)].stands(logged) {
+                misplaced = Some(logged.place);
+            }
+        }
+        if let Some(place) = misplaced {
+            self.violate(|| format!("the book took {place}, which is not the first copy of its ballot"));
+        }
+        known
+    }
+
+    pub(crate) fn advance(&mut self, partition: Partition, from: Offset, checkpoint: Checkpoint) -> Advanced {
+        let Checkpoint { offset: booked, last } = self.booked(partition);
+        if booked < from && !self.is(Mutant::MaxCheckpoint) {
+            self.happens("holes");
+            return Advanced::Hole(booked);
+        }
+        if booked < checkpoint.offset || self.is(Mutant::LoweredCheckpoint) {
+            let mut standing = self.log(partition).standing(booked, checkpoint.offset).map(|logged| logged.place);
+            let missing = standing.find(|place| !self.book.votes.contains_key(place));
+            drop(standing);
+            if let Some(place) = missing {
+                self.violate(|| format!("B passes {place}, which is not in the book"));
+            }
+            let checkpoint = Checkpoint { offset: checkpoint.offset, last: checkpoint.last.or(last) };
+            Arc::make_mut(&mut self.book).checkpoints.insert(partition, checkpoint);
+            let highest = self.booked.entry(partition).or_default();
+            *highest = (*highest).max(checkpoint.offset);
+        }
+        Advanced::Done
+    }
+
+    pub(crate) fn range(&self, partition: Partition, from: Offset, to: Offset, most: usize) -> Vec<LoggedVote> {
+        let place = |offset| Place { partition, offset };
+        let votes = self.book.votes.range(place(from)..place(to.max(from))).take(most);
+        votes.map(|(_, logged)| LoggedVote::clone(logged)).collect()
+    }
+
+    /// The fence, and what moves with it.
+    pub(crate) fn add(&mut self, partition: Partition, from: Offset, to: Offset, counts: Counts) -> Added {
+        let tallied = self.tallied(partition);
+        let passes = match self.mutant {
+            Some(Mutant::NoFence) => true,
+            Some(Mutant::NewerThan) => to > tallied,
+            _ => tallied == from,
+        };
+        if !passes {
+            self.happens("fenced additions");
+            return Added::Fenced(tallied);
+        }
+        if to > self.booked.get(&partition).copied().unwrap_or_default() {
+            self.violate(|| format!("partition {partition}: T becomes {to}, which was never booked"));
+        }
+        if self.log(partition).truth(tallied, to) != counts {
+            self.violate(|| {
+                format!("partition {partition}: what moves T from {tallied} to {to} is not what stands there")
+            });
+        }
+        let is_both = !self.is(Mutant::TwoCalls);
+        let state = Arc::make_mut(&mut self.tallies);
+        state.counts.merge(counts);
+        if is_both {
+            state.positions.insert(partition, to);
+        }
+        Added::Added
+    }
+}
+
+/// What a failed call says.
+pub(crate) fn failure(store: &'static str) -> StoreError {
+    StoreError::new(store, "simulated failure")
+}
