@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use metrics::{Counter as Count, Histogram, counter, histogram};
 use service::CancellationToken;
 use tokio::time::{Instant, sleep};
-use votes::{Batch, Counted, Counter, DeadLetter, LogFacts, Partition, Place, Progress, Stop, StoreError, VoteFeed};
+use votes::{Batch, Counted, Counter, LogFacts, Partition, Progress, Stop, StoreError, VoteFeed};
 
 use crate::state::States;
 
@@ -108,15 +108,7 @@ impl Task {
 
     /// Dead letters are safe before counting passes them.
     async fn bury(&self, batch: &Batch) -> Result<(), StoreError> {
-        let dead: Vec<DeadLetter> = batch
-            .records
-            .iter()
-            .filter_map(|record| {
-                let place = Place { partition: batch.partition, offset: record.offset };
-                let poison = record.vote.as_ref().err()?.clone();
-                Some(DeadLetter { place, accepted_at: record.accepted_at, poison })
-            })
-            .collect();
+        let dead = batch.dead_letters();
         if dead.is_empty() {
             return Ok(());
         }

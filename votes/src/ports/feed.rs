@@ -68,6 +68,18 @@ pub struct Batch {
     pub records: Vec<Record>,
 }
 
+impl Batch {
+    /// The letters of its poison messages.
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        let letter = |record: &Record| {
+            let place = Place { partition: self.partition, offset: record.offset };
+            let poison = record.vote.as_ref().err()?.clone();
+            Some(DeadLetter { place, accepted_at: record.accepted_at, poison })
+        };
+        self.records.iter().filter_map(letter).collect()
+    }
+}
+
 /// One record.
 #[derive(Clone, Debug)]
 pub struct Record {

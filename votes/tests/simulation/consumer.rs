@@ -1,9 +1,9 @@
 //! A consumer of one partition: it drives the production [`Counter`] as the consumer service does, with no runtime.
 
 use votes::VoteFeed as _;
-use votes::{Batch, Counted, Counter, DeadLetter, LogFacts, Offset, Partition, Place, Progress, Stop, StoreError};
+use votes::{Counted, Counter, DeadLetter, LogFacts, Offset, Partition, Progress, Stop, StoreError};
 
-use crate::{log::dead_letter, mutants::Mutant, stores::Seat, world::Phase};
+use crate::{mutants::Mutant, stores::Seat, world::Phase};
 
 /// Counts until it is dropped.
 pub(crate) async fn run(seat: Seat, partition: Partition, most: usize, mutant: Option<Mutant>) {
@@ -37,7 +37,7 @@ impl Consumer {
             self.seat.enters(Phase::Resting);
             let batch = self.seat.next_batch(self.partition, self.most).await?;
             let to = batch.to;
-            let dead = letters(&batch);
+            let dead = batch.dead_letters();
             if self.mutant != Some(Mutant::BuriedLate) {
                 self.bury(&dead).await?;
             }
@@ -82,12 +82,4 @@ impl Consumer {
     async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
         if dead.is_empty() { Ok(()) } else { self.seat.bury(dead).await }
     }
-}
-
-fn letters(batch: &Batch) -> Vec<DeadLetter> {
-    let dead = batch.records.iter().filter_map(|record| {
-        let place = Place { partition: batch.partition, offset: record.offset };
-        record.vote.as_ref().err().map(|reason| dead_letter(place, reason.clone()))
-    });
-    dead.collect()
 }

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rand::{RngExt, rngs::SmallRng};
 use uuid::Uuid;
 use votes::{
-    BallotKey, Batch, Bounds, ContestId, Counts, DeadLetter, DoorKind, LoggedVote, Offset, Partition, Place, Record,
-    UnixMillis, Vote, VoteId,
+    BallotKey, Batch, Bounds, ContestId, Counts, DeadLetter, DoorKind, LoggedVote, Offset, Partition, Place, Poison,
+    Record, UnixMillis, Vote, VoteId,
 };
 
 /// What a record that is no vote says of itself.
-const POISON: &str = "not a vote";
+fn poison() -> Poison {
+    Poison { reason: "not a vote".to_owned(), key: Vec::new(), value: Vec::new() }
+}
 
 /// One partition. It remembers every record, also those that it no longer gives out.
 pub(crate) struct PartitionLog {
@@ -47,7 +49,7 @@ impl PartitionLog {
             self.poison.insert(offset);
         }
         let accepted_at = vote.as_ref().map_or(UnixMillis(0), |vote| vote.accepted_at);
-        self.records.insert(offset, Record { offset, accepted_at, vote: vote.ok_or_else(|| POISON.to_owned()) });
+        self.records.insert(offset, Record { offset, accepted_at, vote: vote.ok_or_else(poison) });
         offset
     }
 
@@ -90,17 +92,15 @@ impl PartitionLog {
 
     /// The letters of all records that are no votes.
     pub(crate) fn poison(&self) -> impl Iterator<Item = DeadLetter> {
-        self.poison.iter().map(|offset| dead_letter(self.place(*offset), POISON.to_owned()))
+        self.poison.iter().map(|offset| {
+            let accepted_at = self.records[offset].accepted_at;
+            DeadLetter { place: self.place(*offset), accepted_at, poison: poison() }
+        })
     }
 
     fn place(&self, offset: Offset) -> Place {
         Place { partition: self.partition, offset }
     }
-}
-
-/// The letter of a record that is no vote.
-pub(crate) fn dead_letter(place: Place, reason: String) -> DeadLetter {
-    DeadLetter { place, reason }
 }
 
 /// Who votes: people who cast votes, clients that send theirs again, voters who try twice.

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use rand::{RngExt, seq::SliceRandom};
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, Batch, Book, Bounds, Checkpoint, ContestCounts, ContestId,
-    Counts, DeadLetter, LoggedVote, Offset, Partition, Place, RateWindow, Snapshot, Stop, StoreError, Tallies, Tally,
-    UnixMillis, VoteFeed, VoteQuery, Window,
+    Counts, DeadLetter, Facts, LoggedVote, Offset, Partition, Place, RateWindow, Snapshot, Stop, Store, StoreError,
+    Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
 };
 
 use crate::{
@@ -112,6 +112,13 @@ impl Seat {
     fn say(&self, world: &mut World, what: impl Fn() -> String, outcome: impl std::fmt::Display) {
         let id = self.id;
         world.say(|| format!("  process {id}: {} -> {outcome}", what()));
+    }
+}
+
+#[async_trait]
+impl Store for Seat {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        Ok(Facts::new())
     }
 }
 
@@ -241,10 +248,6 @@ impl Book for Seat {
     async fn find(&self, _: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
         unreachable!("people's queries are not simulated")
     }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -326,10 +329,6 @@ impl Tallies for Seat {
 
     async fn changed(&self, _: u64) -> Result<u64, StoreError> {
         unreachable!("pages are not simulated")
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 
@@ -454,9 +453,5 @@ impl VoteFeed for Seat {
         let place = |offset| Place { partition, offset };
         let dead = |world: &mut World| world.dead.range(place(from)..place(to)).map(|(_, dead)| dead.clone()).collect();
         self.call("vote log", || format!("dead letters of {partition}"), dead).await
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }
