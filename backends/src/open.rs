@@ -296,6 +296,7 @@ macro_rules! ports {
 ports!(VoteQueue VoteFeed Book Tallies);
 
 /// Stores on servers of their own. Those that are safe to share are opened once.
+#[allow(dead_code, reason = "which URLs are read depends on the features")]
 struct Servers {
     queue: String,
     tally: String,
@@ -310,6 +311,7 @@ struct Servers {
 /// The URL of an embedded store.
 const EMBEDDED: &str = "embedded:";
 
+#[allow(clippy::unused_async, reason = "which ports are opened depends on the features")]
 impl Servers {
     /// `None` if all stores are embedded.
     fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {

@@ -1,4 +1,5 @@
 //! The embedded stores keep every promise of the ports.
+#![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

@@ -115,6 +115,11 @@ impl Book for EmbeddedBook {
             })
             .await
     }
+
+    async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
+        let sql = r#"INSERT OR REPLACE INTO checkpoints (partition, "offset") VALUES (?1, ?2)"#;
+        self.writer()?.run(move |db| db.prepare_cached(sql)?.execute(params![partition.0, to.0]).map(drop)).await
+    }
 }
 
 /// Writes a little, to know that the disk takes it.

@@ -16,6 +16,7 @@ macro_rules! book_conformance {
             the_checkpoint_rises_and_never_falls
             a_checkpoint_over_a_hole_is_refused
             a_checkpoint_remembers_its_last_vote
+            a_rewound_checkpoint_forgets_its_last_vote
             a_range_is_half_open_and_in_order
             people_find_votes_newest_first
         );
@@ -92,6 +93,17 @@ pub async fn a_checkpoint_remembers_its_last_vote(book: Store) {
     // A batch without votes does not make it forget.
     book.advance(P, Offset(8), Checkpoint { offset: Offset(9), last: None }).await.unwrap();
     assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(9), last });
+}
+
+pub async fn a_rewound_checkpoint_forgets_its_last_vote(book: Store) {
+    book.insert(votes(&[(0, 0), (7, 7)])).await.unwrap();
+    book.advance(P, Offset(0), Checkpoint { offset: Offset(8), last: Some((Offset(7), vote_id(7))) }).await.unwrap();
+    book.rewind(P, Offset(3)).await.unwrap();
+    assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(3), last: None });
+    assert_eq!(book.locate(vec![key(0), key(7)]).await.unwrap(), vec![at(0), at(7)]);
+    // A partition that was never recorded can be told where to begin.
+    book.rewind(Partition(5), Offset(20)).await.unwrap();
+    assert_eq!(book.checkpoint(Partition(5)).await.unwrap(), Checkpoint { offset: Offset(20), last: None });
 }
 
 pub async fn a_range_is_half_open_and_in_order(book: Store) {

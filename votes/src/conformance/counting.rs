@@ -21,6 +21,7 @@ macro_rules! counting_conformance {
             a_replayed_batch_changes_nothing
             a_zombie_changes_nothing
             a_checkpoint_that_fell_back_is_replayed_into_the_book_only
+            a_rewound_book_is_replayed_into_the_book_only
             a_log_that_lost_uncounted_votes_stops_the_partition
             a_log_that_is_too_short_stops_the_partition
             another_log_stops_the_partition
@@ -163,6 +164,25 @@ pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: Th
     assert_eq!(count(&counter, &mut progress, &[2, 3, 4]).await, (3, 0));
     assert_eq!(total(&tallies).await, 5);
     assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 5);
+}
+
+pub async fn a_rewound_book_is_replayed_into_the_book_only(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2, 1]).await;
+    let (before, booked) =
+        (tallies.snapshot().await.unwrap(), book.range(P, Offset(0), Offset(100), 100).await.unwrap());
+    book.rewind(P, Offset(0)).await.unwrap();
+    assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint::default());
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { booked: Offset(0), tallied: Offset(4) });
+    // In other batches than before: the votes recognise themselves.
+    assert_eq!(count(&counter, &mut progress, &[0]).await, (1, 0));
+    assert_eq!(count(&counter, &mut progress, &[1, 2, 1]).await, (2, 1));
+    assert_eq!(tallies.snapshot().await.unwrap(), before);
+    assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap(), booked);
+    assert_eq!(count(&counter, &mut progress, &[3]).await, (1, 0));
+    assert_eq!(total(&tallies).await, 4);
 }
 
 pub async fn a_log_that_lost_uncounted_votes_stops_the_partition(book: TheBook, tallies: TheTallies) {

@@ -37,6 +37,10 @@ pub trait Book: Store {
 
     /// Votes that match, newest first.
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError>;
+
+    /// Sets B to `to` and forgets the last vote: the log from `to` on is recorded again. For an operator whose book lost
+    /// votes, and only while no consumer runs, since one that does would go on from where it was.
+    async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError>;
 }
 
 /// How far the book has come in a partition.

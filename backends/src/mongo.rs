@@ -1,1 +1,0 @@
-//! The book on MongoDB.

@@ -1,0 +1,56 @@
+//! The book on `MongoDB`.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | [`connect`] | from a URL to a book: time-outs, indexes, what is refused |
+//! | [`book`] | the port |
+//! | [`document`] | a vote as a document and back |
+//!
+//! Counting writes with majority and journal, and reads from the primary what a majority has, whatever the URL says: the
+//! place of a vote that a new primary could forget decides nothing.
+
+mod book;
+mod connect;
+mod document;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, time::Duration};
+
+use mongodb::error::{Error, ErrorKind};
+use tokio::time::timeout;
+use votes::StoreError;
+
+pub(crate) use book::MongoBook;
+
+/// How long any call may take. The driver itself waits for ever for an answer from a server that hangs.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A call of the port: bounded in time, its error in words.
+async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(PATIENCE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(failed(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+fn failed(problem: impl std::fmt::Display) -> StoreError {
+    StoreError::new("book", problem)
+}
+
+/// What the driver's error says, without the labels by which the driver talks to itself.
+fn problem(error: &Error) -> String {
+    const LABELS: &str = ", labels: {";
+    const END: &str = ", server response: None";
+
+    let mut text = match &*error.kind {
+        ErrorKind::Io(broken) => format!("the connection to the server broke: {broken}"),
+        kind => kind.to_string(),
+    };
+    while let Some(start) = text.find(LABELS)
+        && let Some(length) = text[start..].find(END)
+    {
+        text.replace_range(start..start + length + END.len(), "");
+    }
+    text
+}
