@@ -13,7 +13,7 @@ use votes::{Offset, Partition};
 
 use crate::{
     check, consumer,
-    log::{Electorate, PartitionLog},
+    log::Electorate,
     mutants::Mutant,
     stores::{Seat, step},
     world::{BookState, Faults, Phase, Shared, TalliesState, World},
@@ -179,23 +179,11 @@ impl History {
     fn new(plan: Plan) -> Self {
         let mut rng = SmallRng::seed_from_u64(plan.seed);
         let profile = Profile::draw(&mut rng, plan.is_long);
-        let world = Shared::new(World {
-            rng: SmallRng::seed_from_u64(rng.random()),
-            faults: profile.faults,
-            mutant: plan.mutant,
-            log: (0..profile.partitions).map(|partition| PartitionLog::new(Partition(partition))).collect(),
-            book: Arc::default(),
-            tallies: Arc::default(),
-            dead: BTreeMap::new(),
-            committed: BTreeMap::new(),
-            booked: BTreeMap::new(),
-            is_restored: false,
-            has_many_votes: false,
-            seats: Vec::new(),
-            violation: None,
-            happened: BTreeMap::new(),
-            trace: plan.is_traced.then(String::new),
-        });
+        let mut world = World::new(profile.partitions, SmallRng::seed_from_u64(rng.random()));
+        world.faults = profile.faults;
+        world.mutant = plan.mutant;
+        world.trace = plan.is_traced.then(String::new);
+        let world = Shared::new(world);
         let mut history = Self {
             plan,
             electorate: Electorate::new(profile.partitions),
@@ -511,7 +499,11 @@ impl History {
         let position =
             |book: &BookState, partition| book.checkpoints.get(&partition).map(|checkpoint| checkpoint.offset);
         let is_older = |partition| position(checkpoints, partition) <= position(documents, partition);
-        let checkpoints = if self.partitions().all(is_older) { checkpoints } else { documents };
+        let (documents, checkpoints) = match self.partitions().all(is_older) {
+            true if self.plan.mutant == Some(Mutant::DocumentsOlder) => (checkpoints, documents),
+            true => (documents, checkpoints),
+            false => (documents, documents),
+        };
         let book = BookState { checkpoints: checkpoints.checkpoints.clone(), ..BookState::clone(documents) };
         {
             let mut world = self.world.lock();

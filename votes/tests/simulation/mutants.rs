@@ -31,12 +31,13 @@ pub(crate) enum Mutant {
     LaggingReplica,
     BuriedLate,
     RestoredWhileCounting,
+    DocumentsOlder,
     LoweredCheckpoint,
 }
 
 impl Mutant {
     /// Each, with what it does.
-    pub(crate) const ALL: [(Self, &str); 23] = [
+    pub(crate) const ALL: [(Self, &str); 24] = [
         (Self::NoFence, "tallies are added to wherever T is"),
         (Self::NewerThan, "the fence only asks whether the batch ends beyond T"),
         (Self::TwoCalls, "counts and T are written in two calls"),
@@ -59,6 +60,7 @@ impl Mutant {
         (Self::LaggingReplica, "the book's range is read from a replica that lags behind"),
         (Self::BuriedLate, "dead letters are put aside after counting passed them"),
         (Self::RestoredWhileCounting, "the book is restored while consumers count"),
+        (Self::DocumentsOlder, "the book is restored with checkpoints that are newer than its documents"),
         (Self::LoweredCheckpoint, "a checkpoint may lower B"),
     ];
 }

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use rand::{RngExt, seq::SliceRandom};
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, Batch, Book, Bounds, Checkpoint, ContestCounts, ContestId,
-    Counts, DeadLetter, Facts, LoggedVote, Offset, Partition, Place, RateWindow, Snapshot, Stop, Store, StoreError,
-    Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
+    Counts, DeadLetter, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot, Stop, Store,
+    StoreError, Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
 };
 
 use crate::{
@@ -216,6 +216,13 @@ impl Book for Seat {
         .await
     }
 
+    async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
+        let rewind = |world: &mut World| {
+            Arc::make_mut(&mut world.book).checkpoints.insert(partition, Checkpoint { offset: to, last: None });
+        };
+        self.call("book", || format!("rewind {partition} to {to}"), rewind).await
+    }
+
     async fn range(
         &self,
         partition: Partition,
@@ -301,8 +308,18 @@ impl Tallies for Seat {
         Ok(added)
     }
 
-    async fn tally(&self, _: &ContestId, _: usize) -> Result<Tally, StoreError> {
-        unreachable!("pages are not simulated")
+    /// Only the sums.
+    async fn tally(&self, contest: &ContestId, _: usize) -> Result<Tally, StoreError> {
+        let world = self.lock();
+        Ok(Tally {
+            contest: contest.clone(),
+            total: world.tallies.counts.contests.get(contest).map_or(0, ContestCounts::total),
+            version: 0,
+            bands: Vec::new(),
+            others: Others::default(),
+            doors: BTreeMap::new(),
+            processed: world.tallies.positions.values().map(|position| position.0).sum(),
+        })
     }
 
     async fn albums(&self, _: &ContestId, _: usize) -> Result<Vec<AlbumVotes>, StoreError> {

@@ -118,6 +118,27 @@ pub(crate) struct SeatState {
 }
 
 impl World {
+    /// Nothing has happened yet, and nothing goes wrong.
+    pub(crate) fn new(partitions: u16, rng: SmallRng) -> Self {
+        Self {
+            rng,
+            faults: Faults::default(),
+            mutant: None,
+            log: (0..partitions).map(|partition| PartitionLog::new(Partition(partition))).collect(),
+            book: Arc::default(),
+            tallies: Arc::default(),
+            dead: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            booked: BTreeMap::new(),
+            is_restored: false,
+            has_many_votes: false,
+            seats: Vec::new(),
+            violation: None,
+            happened: BTreeMap::new(),
+            trace: None,
+        }
+    }
+
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
