@@ -7,6 +7,7 @@
 //! | [`queue`] | the doors' end: acknowledged means in every in-sync replica |
 //! | [`receipts`] | votes on their way, each with its sender and its deadline |
 //! | [`feed`] | the consumers' end: partitions read from where the *stores* say |
+//! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
 
@@ -14,6 +15,7 @@ mod address;
 mod dead;
 mod feed;
 mod group;
+mod identity;
 mod queue;
 mod receipts;
 mod topic;
