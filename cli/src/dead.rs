@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use backends::{Stores, read_again};
+use backends::{Access, Stores, read_again};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
-use service::{Config, Health, config::StoreFlags, health::Weight};
+use service::{Config, config::StoreFlags, health::Weight};
 use votes::{DeadLetter, Offset, Partition, StoreError, VoteFeed};
 
 use crate::Failure;
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: DeadArgs) -> Result<ExitCode, Failure> {
 
 async fn list(flags: Flags) -> Result<ExitCode, Failure> {
     let is_json = flags.json;
-    let stores = Stores::open_for_command(&Config::load(None, flags, 0)?)?;
+    let stores = Stores::open_for_command(&Config::load(None, flags, 0)?, Access::Read)?;
     let letters = read(&*stores.reader(Weight::Vital).await?).await?;
     if is_json {
         let letters: Vec<_> = letters.iter().map(shown).collect();
@@ -64,7 +64,7 @@ async fn list(flags: Flags) -> Result<ExitCode, Failure> {
 async fn replay(flags: Flags) -> Result<ExitCode, Failure> {
     let is_json = flags.json;
     // An embedded log is written by one process at a time, so a running system is refused here.
-    let stores = Stores::open_for_writing_command(&Config::load(None, flags, 0)?)?;
+    let stores = Stores::open_for_command(&Config::load(None, flags, 0)?, Access::Write)?;
     let (feed, queue) = (stores.reader(Weight::Vital).await?, stores.queue(Weight::Vital).await?);
     let letters = read(&*feed).await?;
     let (mut replayed, mut unreadable) = (0_u64, 0_u64);

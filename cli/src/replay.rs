@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use backends::Stores;
+use backends::{Access, Stores};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use service::{Config, config::StoreFlags, health::Weight};
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn tallies(flags: TalliesFlags) -> Result<ExitCode, Failure> {
-    let stores = Stores::open_for_writing_command(&Config::load(None, flags, 0)?)?;
+    let stores = Stores::open_for_command(&Config::load(None, flags, 0)?, Access::Write)?;
     stores.tallies(Weight::Vital).await?.clear().await?;
     println!("the tallies are cleared; consumers count them again from the book");
     Ok(ExitCode::SUCCESS)
@@ -67,18 +67,24 @@ async fn tallies(flags: TalliesFlags) -> Result<ExitCode, Failure> {
 async fn book(flags: BookFlags) -> Result<ExitCode, Failure> {
     let (only, from) = (flags.partition, flags.from);
     let config = Config::load(None, flags, 0)?;
-    let stores = Stores::open_for_writing_command(&config)?;
-    if stores.have_consumers().await? {
+    if Stores::are_counting(&config).await? {
         return Err("consumers are running: stop them first, or they would go on from where they are".into());
     }
+    let stores = Stores::open_for_command(&config, Access::Write)?;
     let (feed, book) = (stores.reader(Weight::Vital).await?, stores.book(Weight::Vital).await?);
+    if let Some(only) = only.filter(|only| *only >= feed.partitions()) {
+        return Err(format!("there is no partition {only}; the log has {} of them, from 0", feed.partitions()).into());
+    }
     let partitions = (0..feed.partitions()).filter(|number| only.is_none_or(|only| only == *number));
     for partition in partitions.map(Partition) {
         let bounds = feed.bounds(partition).await?;
         let from = from.map_or(bounds.start, Offset);
         if from < bounds.start || from > bounds.end {
             let (start, end) = (bounds.start, bounds.end);
-            return Err(format!("partition {partition} has offsets from {start} to {end}, and {from} is not among them").into());
+            return Err(format!(
+                "partition {partition} has offsets from {start} to {end}, and {from} is not among them"
+            )
+            .into());
         }
         book.rewind(partition, from).await?;
         println!("partition {partition}: the log is recorded from offset {from} on when a consumer runs");
