@@ -130,7 +130,7 @@ impl KafkaFeed {
         Self::start(&address, topic, membership).map_err(|error| NotOpen::BadUrl(error.to_string()))
     }
 
-    fn start(address: &Address, topic: Topic, membership: Membership) -> KafkaResult<Self> {
+    pub(super) fn start(address: &Address, topic: Topic, membership: Membership) -> KafkaResult<Self> {
         let mut config = address.client();
         config
             // The client library reads nothing without a name for its group; this one has no members and stores nothing.

@@ -10,9 +10,12 @@
 //! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
+//! | `errors` | tried: what a door answers to each error of a broker |
 
 mod address;
 mod dead;
+#[cfg(test)]
+mod errors;
 mod feed;
 mod group;
 mod identity;

@@ -31,10 +31,10 @@ use crate::{open::NotOpen, record};
 
 /// After this a vote that Kafka has not confirmed is given up, here and by the client library. The door says so, and that
 /// sending it again is safe.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_millis(1_250);
 
 /// How often overdue votes are looked for. With [`PATIENCE`] a door answers within two seconds, whatever Kafka does.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long a broker may take to describe the topic: less than a health check may take.
 const DESCRIBE: Duration = Duration::from_millis(1_500);
@@ -73,7 +73,7 @@ impl KafkaQueue {
         Ok(queue)
     }
 
-    fn start(address: &Address, topic: Topic, most: usize) -> Result<Self, KafkaError> {
+    pub(super) fn start(address: &Address, topic: Topic, most: usize) -> Result<Self, KafkaError> {
         let mut config = address.client();
         config
             .set("acks", "all")
