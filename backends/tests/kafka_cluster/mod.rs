@@ -6,7 +6,7 @@ use std::time::Duration;
 use backends::Stores;
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic},
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
 };
@@ -67,12 +67,24 @@ impl Topic {
     pub(crate) async fn delete(&self) {
         let admin = self.admin();
         admin.delete_topics(&[&self.name], &options()).await.unwrap()[0].as_ref().unwrap();
-        let probe = NewTopic::new(&self.name, 1, rdkafka::admin::TopicReplication::Fixed(1));
+        let probe = NewTopic::new(&self.name, 1, TopicReplication::Fixed(1));
         let check = options().validate_only(true);
         while let Err((_, RDKafkaErrorCode::TopicAlreadyExists)) =
             admin.create_topics([&probe], &check).await.unwrap()[0]
         {
             sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Deletes the topic and makes one of its name, so fast that clients may miss that it was gone.
+    pub(crate) async fn make_anew(&self) {
+        let admin = self.admin();
+        admin.delete_topics(&[&self.name], &options()).await.unwrap()[0].as_ref().unwrap();
+        let topic = NewTopic::new(&self.name, 12, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+        while let Err((_, RDKafkaErrorCode::TopicAlreadyExists)) =
+            admin.create_topics([&topic], &options()).await.unwrap()[0]
+        {
+            sleep(Duration::from_millis(5)).await;
         }
     }
 
