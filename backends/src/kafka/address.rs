@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 const DEFAULT_TOPIC: &str = "votes";
 
 /// What the doors and the promise need; nobody may change it by an option.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "acks",
     "request.required.acks",
     "enable.idempotence",
@@ -17,6 +17,7 @@ const OURS: [&str; 8] = [
     "auto.offset.reset",
     "enable.auto.commit",
     "message.timeout.ms",
+    "allow.auto.create.topics",
 ];
 
 /// Where the vote log is, and how it has to be.
@@ -119,6 +120,8 @@ impl Address {
             .set("socket.timeout.ms", "5000")
             .set("socket.nagle.disable", "true")
             .set("topic.metadata.refresh.interval.ms", "10000")
+            // A topic that is gone is missed, and never made by the way with a broker's own idea of it.
+            .set("allow.auto.create.topics", "false")
             .set("log.connection.close", "false");
         for (name, value) in &self.client {
             config.set(name, value);

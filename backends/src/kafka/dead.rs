@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     Message, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     message::{BorrowedMessage, Header, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
@@ -28,6 +28,8 @@ pub(super) struct DeadLetters {
     address: Address,
     producer: OnceCell<FutureProducer<Voice>>,
 }
+
+impl ConsumerContext for Voice {}
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::new(STORE, format!("dead letters: {error}"))

@@ -6,34 +6,34 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rdkafka::{
     Message, TopicPartitionList,
-    config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, base_consumer::PartitionQueue},
-    error::{KafkaError, KafkaResult},
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
+    error::KafkaResult,
     message::{BorrowedMessage, Headers},
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use votes::{
     Assignment, Batch, Bounds, DeadLetter, Facts, Offset, Partition, Record, Store, StoreError, UnixMillis, VoteFeed,
 };
 
 use super::{
-    STORE, Voice,
+    STORE,
     address::Address,
     dead::DeadLetters,
     group::Group,
+    identity::{self, Identity},
     topic::{self, Topic},
 };
 use crate::{
@@ -51,12 +51,10 @@ const ANSWER: Duration = Duration::from_millis(1_500);
 /// Records of one partition that are fetched ahead of counting, in KiB. It bounds memory, as all partitions may have them.
 const AHEAD_KIB: &str = "1024";
 
-/// How often the client's thread looks whether it has to end.
-const POLL: Duration = Duration::from_millis(100);
+/// What the client says is heard when it says it, and in any case this often.
+const HEAR: Duration = Duration::from_secs(1);
 
-impl ConsumerContext for Voice {}
-
-type Client = BaseConsumer<Voice>;
+type Client = BaseConsumer<Identity>;
 
 /// A reader of a topic.
 pub(crate) struct KafkaFeed {
@@ -66,20 +64,59 @@ pub(crate) struct KafkaFeed {
     is_assigned: AtomicBool,
     client: Arc<Client>,
     lanes: Vec<tokio::sync::Mutex<Lane>>,
-    fetched: Mutex<BTreeSet<Partition>>,
+    fetching: Mutex<Fetching>,
     dead: DeadLetters,
-    is_ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Fetching {
+    partitions: BTreeSet<Partition>,
+    /// Partitions that the group took away: whoever still works on one must not fetch it again.
+    revoked: BTreeSet<Partition>,
 }
 
 /// One partition's way from the client to batches.
 #[derive(Default)]
 struct Lane {
-    queue: Option<(PartitionQueue<Voice>, Arc<Notify>)>,
+    queue: Option<(PartitionQueue<Identity>, Arc<Notify>)>,
+    /// The generation of the log that its reader knows. A reader is told once of another log, before it gets records of it.
+    generation: u64,
     /// Where the next batch begins.
     from: Offset,
     /// Records of the next batch that have already been taken from the queue.
     records: Vec<Record>,
+}
+
+/// Whether the log is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recognised {
+    Known,
+    /// No broker has been asked yet.
+    Unknown,
+}
+
+impl Lane {
+    /// Takes at least one record from the queue, and up to `most` as they come. What was taken stays in the lane, so that a
+    /// caller who gives up has read nothing.
+    async fn fill(&mut self, partition: Partition, most: usize) -> Result<(), StoreError> {
+        let Self { queue, records, .. } = self;
+        let (queue, filled) = queue.as_ref().ok_or_else(|| failed(format!("partition {partition} was not sought")))?;
+        let mut until = None;
+        while records.len() < most {
+            match queue.poll(Duration::ZERO) {
+                Some(Ok(message)) => records.push(read(&message)?),
+                Some(Err(error)) => return Err(failed(format!("partition {partition}: {error}"))),
+                None if records.is_empty() => filled.notified().await,
+                None => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + LINGER);
+                    if timeout_at(until, filled.notified()).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl KafkaFeed {
@@ -93,7 +130,7 @@ impl KafkaFeed {
         Self::start(&address, topic, membership).map_err(|error| NotOpen::BadUrl(error.to_string()))
     }
 
-    fn start(address: &Address, topic: Topic, membership: Membership) -> KafkaResult<Self> {
+    pub(super) fn start(address: &Address, topic: Topic, membership: Membership) -> KafkaResult<Self> {
         let mut config = address.client();
         config
             // The client library reads nothing without a name for its group; this one has no members and stores nothing.
@@ -109,20 +146,24 @@ impl KafkaFeed {
             .set("fetch.message.max.bytes", "262144")
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", AHEAD_KIB);
-        let client: Arc<Client> = Arc::new(BaseConsumer::from_config_and_context(&config, Voice)?);
-        let is_ending = Arc::new(AtomicBool::new(false));
-        let thread = thread::Builder::new().name("feed".to_owned()).spawn({
-            let (client, is_ending) = (Arc::clone(&client), Arc::clone(&is_ending));
-            move || {
-                while !is_ending.load(Ordering::Relaxed) {
-                    // Records come through the partitions' queues; here are only words about connections.
-                    if let Some(Err(error)) = client.poll(POLL) {
-                        tracing::debug!(%error, "feed");
-                    }
+        config.set("debug", identity::DEBUG).set_log_level(RDKafkaLogLevel::Debug);
+        let mut client: Client = BaseConsumer::from_config_and_context(&config, Identity::new(&topic.name))?;
+        let spoke = Arc::new(Notify::new());
+        client.set_nonempty_callback({
+            let spoke = Arc::clone(&spoke);
+            move || spoke.notify_one()
+        });
+        let client = Arc::new(client);
+        tokio::spawn({
+            let client = Arc::downgrade(&client);
+            async move {
+                loop {
+                    let _ = timeout(HEAR, spoke.notified()).await;
+                    let Some(client) = client.upgrade() else { return };
+                    Identity::hear(&client);
                 }
             }
         });
-        let thread = thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         let group = (membership == Membership::Group).then(|| Group::join(address)).transpose()?;
         Ok(Self {
             lanes: (0..topic.partitions).map(|_| tokio::sync::Mutex::default()).collect(),
@@ -131,9 +172,7 @@ impl KafkaFeed {
             group,
             is_assigned: AtomicBool::new(false),
             client,
-            fetched: Mutex::default(),
-            is_ending,
-            thread: Some(thread),
+            fetching: Mutex::default(),
         })
     }
 
@@ -152,10 +191,13 @@ impl KafkaFeed {
         answer.map_err(failed)?
     }
 
+    fn fetching(&self) -> MutexGuard<'_, Fetching> {
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends fetching a partition, if it is fetched.
-    fn stop_fetching(&self, partition: Partition) -> Result<(), StoreError> {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if fetched.remove(&partition) {
+    fn stop_fetching(&self, fetching: &mut Fetching, partition: Partition) -> Result<(), StoreError> {
+        if fetching.partitions.remove(&partition) {
             let this = self.at(partition, rdkafka::Offset::Invalid).map_err(failed)?;
             self.client.incremental_unassign(&this).map_err(failed)?;
         }
@@ -165,9 +207,24 @@ impl KafkaFeed {
     fn start_fetching(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
         let at = i64::try_from(at.0).map_err(failed)?;
         let this = self.at(partition, rdkafka::Offset::Offset(at)).map_err(failed)?;
+        let mut fetching = self.fetching();
+        if fetching.revoked.contains(&partition) {
+            return Err(failed(format!("partition {partition} is another consumer's now")));
+        }
         self.client.incremental_assign(&this).map_err(failed)?;
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(partition);
+        fetching.partitions.insert(partition);
         Ok(())
+    }
+
+    /// Tells a lane's reader, once, that another log has taken the place of the one that it knows.
+    fn recognise(&self, lane: &mut Lane) -> Result<Recognised, StoreError> {
+        Identity::hear(&self.client);
+        let Some(generation) = self.client.context().generation() else { return Ok(Recognised::Unknown) };
+        if lane.generation == generation {
+            return Ok(Recognised::Known);
+        }
+        *lane = Lane { generation, ..Lane::default() };
+        Err(failed(format!("topic {} was deleted and made anew", self.topic.name)))
     }
 
     fn at(&self, partition: Partition, offset: rdkafka::Offset) -> KafkaResult<TopicPartitionList> {
@@ -179,17 +236,6 @@ impl KafkaFeed {
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::new(STORE, error)
-}
-
-impl Drop for KafkaFeed {
-    fn drop(&mut self) {
-        self.is_ending.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the feed's thread failed");
-        }
-    }
 }
 
 #[async_trait]
@@ -218,9 +264,14 @@ impl VoteFeed for KafkaFeed {
             return Ok(Assignment::Assigned((0..self.topic.partitions).map(Partition).collect()));
         };
         let change = group.change().await?;
-        if let Assignment::Revoked(partitions) = &change {
-            for &partition in partitions {
-                self.stop_fetching(partition)?;
+        let mut fetching = self.fetching();
+        match &change {
+            Assignment::Assigned(partitions) => fetching.revoked.retain(|partition| !partitions.contains(partition)),
+            Assignment::Revoked(partitions) => {
+                fetching.revoked.extend(partitions);
+                for &partition in partitions {
+                    self.stop_fetching(&mut fetching, partition)?;
+                }
             }
         }
         Ok(change)
@@ -238,9 +289,10 @@ impl VoteFeed for KafkaFeed {
 
     async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
         let mut lane = self.lane(partition)?.lock().await;
-        self.stop_fetching(partition)?;
+        self.stop_fetching(&mut self.fetching(), partition)?;
         // The old queue ends before there is a new one: they are two handles of one thing.
-        *lane = Lane { queue: None, from: at, records: Vec::new() };
+        *lane = Lane { queue: None, generation: lane.generation, from: at, records: Vec::new() };
+        self.recognise(&mut lane)?;
         let queue = self.client.split_partition_queue(&self.topic.name, i32::from(partition.0));
         let mut queue = queue.ok_or_else(|| failed(format!("partition {partition} has no queue")))?;
         let filled = Arc::new(Notify::new());
@@ -254,27 +306,20 @@ impl VoteFeed for KafkaFeed {
 
     async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError> {
         let mut lane = self.lane(partition)?.lock().await;
-        let Lane { queue, from, records } = &mut *lane;
-        let (queue, filled) = queue.as_ref().ok_or_else(|| failed(format!("partition {partition} was not sought")))?;
-        let mut until = None;
-        // Whatever was taken from the queue is kept in the lane, so that a caller who gives up has read nothing.
-        while records.len() < most {
-            match queue.poll(Duration::ZERO) {
-                Some(Ok(message)) => records.push(read(&message)?),
-                Some(Err(error)) => return Err(failed(format!("partition {partition}: {error}"))),
-                None if records.is_empty() => filled.notified().await,
-                None => {
-                    let until = *until.get_or_insert_with(|| Instant::now() + LINGER);
-                    if timeout_at(until, filled.notified()).await.is_err() {
-                        break;
-                    }
-                }
-            }
+        let known = lane.generation;
+        let mut other_log = self.client.context().subscribe();
+        tokio::select! {
+            filled = lane.fill(partition, most) => filled?,
+            _ = other_log.wait_for(|log| log.generation().is_some_and(|generation| generation != known)) => {}
         }
-        let records = std::mem::take(records);
-        let to = records.last().map_or(*from, |record| record.offset.next());
-        let batch = Batch { partition, from: *from, to, records };
-        *from = to;
+        // Not before the records are here: what is said of the log until now is about them.
+        if self.recognise(&mut lane)? == Recognised::Unknown {
+            return Err(failed("Kafka tells no topic ids: Kafka 3.1 or newer is needed"));
+        }
+        let records = std::mem::take(&mut lane.records);
+        let to = records.last().map_or(lane.from, |record| record.offset.next());
+        let batch = Batch { partition, from: lane.from, to, records };
+        lane.from = to;
         Ok(batch)
     }
 

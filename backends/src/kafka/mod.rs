@@ -7,13 +7,18 @@
 //! | [`queue`] | the doors' end: acknowledged means in every in-sync replica |
 //! | [`receipts`] | votes on their way, each with its sender and its deadline |
 //! | [`feed`] | the consumers' end: partitions read from where the *stores* say |
+//! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
+//! | `errors` | tried: what a door answers to each error of a broker |
 
 mod address;
 mod dead;
+#[cfg(test)]
+mod errors;
 mod feed;
 mod group;
+mod identity;
 mod queue;
 mod receipts;
 mod topic;

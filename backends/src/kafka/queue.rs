@@ -1,7 +1,10 @@
 //! The doors' end of the log: one idempotent producer for the life of the process.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,10 +34,10 @@ use crate::{open::NotOpen, record};
 
 /// After this a vote that Kafka has not confirmed is given up, here and by the client library. The door says so, and that
 /// sending it again is safe.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_millis(1_250);
 
 /// How often overdue votes are looked for. With [`PATIENCE`] a door answers within two seconds, whatever Kafka does.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long a broker may take to describe the topic: less than a health check may take.
 const DESCRIBE: Duration = Duration::from_millis(1_500);
@@ -56,6 +59,8 @@ struct Producing {
     handle: RwLock<Arc<Handle>>,
     receipts: Arc<Receipts>,
     is_warm: watch::Sender<bool>,
+    /// Votes ran out of time, and none was confirmed since.
+    is_silent: Arc<AtomicBool>,
 }
 
 type Handle = ThreadedProducer<Deliveries>;
@@ -73,7 +78,7 @@ impl KafkaQueue {
         Ok(queue)
     }
 
-    fn start(address: &Address, topic: Topic, most: usize) -> Result<Self, KafkaError> {
+    pub(super) fn start(address: &Address, topic: Topic, most: usize) -> Result<Self, KafkaError> {
         let mut config = address.client();
         config
             .set("acks", "all")
@@ -86,8 +91,9 @@ impl KafkaQueue {
             .set("statistics.interval.ms", "250");
         let promise = promise(&config)?;
         let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
-        let handle = RwLock::new(Arc::new(open_producer(&config, &receipts, &is_warm)?));
-        let producer = Arc::new(Producing { config, handle, receipts, is_warm });
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let handle = RwLock::new(Arc::new(open_producer(&config, &receipts, &is_warm, &is_silent)?));
+        let producer = Arc::new(Producing { config, handle, receipts, is_warm, is_silent });
         tokio::spawn(watch_over(Arc::downgrade(&producer)));
         Ok(Self { topic, promise, producer })
     }
@@ -106,8 +112,10 @@ fn open_producer(
     config: &ClientConfig,
     receipts: &Arc<Receipts>,
     is_warm: &watch::Sender<bool>,
+    is_silent: &Arc<AtomicBool>,
 ) -> Result<Handle, KafkaError> {
-    let deliveries = Deliveries { receipts: Arc::clone(receipts), is_warm: is_warm.clone() };
+    let (receipts, is_silent) = (Arc::clone(receipts), Arc::clone(is_silent));
+    let deliveries = Deliveries { receipts, is_warm: is_warm.clone(), is_silent };
     ThreadedProducer::from_config_and_context(config, deliveries)
 }
 
@@ -119,7 +127,7 @@ impl Producing {
     /// A producer that has met an error it can't recover from, like a topic that was made anew, is replaced.
     fn replace_if_broken(&self) {
         let Some((code, reason)) = self.handle().client().fatal_error() else { return };
-        match open_producer(&self.config, &self.receipts, &self.is_warm) {
+        match open_producer(&self.config, &self.receipts, &self.is_warm, &self.is_silent) {
             Ok(handle) => {
                 tracing::error!(%code, reason, "the producer can't go on and was replaced");
                 let broken =
@@ -141,6 +149,7 @@ async fn watch_over(producer: Weak<Producing>) {
         let Some(producer) = producer.upgrade() else { return };
         let overdue = producer.receipts.expire(PATIENCE);
         if overdue > 0 {
+            producer.is_silent.store(true, Ordering::Relaxed);
             tracing::warn!(votes = overdue, "Kafka did not confirm votes in time");
         }
         producer.replace_if_broken();
@@ -171,9 +180,16 @@ impl VoteQueue for KafkaQueue {
     }
 
     fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
-        let Producing { receipts, .. } = &*self.producer;
+        let Producing { receipts, is_silent, .. } = &*self.producer;
+        // Votes pile up where Kafka is away, and then that is what the voter should hear.
+        let full = || {
+            if is_silent.load(Ordering::Relaxed) {
+                return PublishError::Unavailable("Kafka confirms no votes at the moment".to_owned());
+            }
+            PublishError::Full
+        };
         let (sender, receipt) = receipt_channel();
-        let number = receipts.add(vote.accepted_at, sender)?;
+        let number = receipts.add(vote.accepted_at, sender).ok_or_else(full)?;
         let value = record::encode(&vote);
         let record = BaseRecord::with_opaque_to(&self.topic.name, number)
             .partition(i32::from(partition.0))
@@ -183,7 +199,7 @@ impl VoteQueue for KafkaQueue {
             .headers(headers(&vote));
         let Err((error, _)) = self.producer.handle().send(record) else { return Ok(receipt) };
         let refusal = match error {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => PublishError::Full,
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => full(),
             error => unavailable(&error),
         };
         receipts.settle(number, Err(refusal.clone()));
@@ -223,6 +239,7 @@ fn unavailable(error: &KafkaError) -> PublishError {
 struct Deliveries {
     receipts: Arc<Receipts>,
     is_warm: watch::Sender<bool>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl ProducerContext for Deliveries {
@@ -233,6 +250,9 @@ impl ProducerContext for Deliveries {
             Ok(message) => place(message.partition(), message.offset()),
             Err((error, _)) => Err(unavailable(error)),
         };
+        if outcome.is_ok() {
+            self.is_silent.store(false, Ordering::Relaxed);
+        }
         self.receipts.settle(number, outcome);
     }
 }

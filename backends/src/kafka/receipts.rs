@@ -42,17 +42,14 @@ impl Receipts {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a sender and gives it a number.
-    ///
-    /// # Errors
-    /// [`PublishError::Full`] while as many votes as the bound allows have no receipt.
-    pub(super) fn add(&self, accepted_at: UnixMillis, sender: ReceiptSender) -> Result<usize, PublishError> {
+    /// Keeps a sender and gives it a number; `None` while as many votes as the bound allows have no receipt.
+    pub(super) fn add(&self, accepted_at: UnixMillis, sender: ReceiptSender) -> Option<usize> {
         let mut open = self.open();
         if open.entries.len() >= self.most {
-            return Err(PublishError::Full);
+            return None;
         }
         open.entries.push_back(Entry { since: Instant::now(), accepted_at, sender: Some(sender) });
-        Ok(open.first.wrapping_add(open.entries.len() - 1))
+        Some(open.first.wrapping_add(open.entries.len() - 1))
     }
 
     /// Answers one, if it still waits.
@@ -146,9 +143,9 @@ mod tests {
         let receipts = Receipts::new(1);
         let (sender, pending) = receipt_channel();
         receipts.add(NOW, sender).unwrap();
-        assert_eq!(receipts.add(NOW, receipt_channel().0), Err(PublishError::Full));
+        assert_eq!(receipts.add(NOW, receipt_channel().0), None);
         assert_eq!(receipts.expire(Duration::ZERO), 1);
         assert!(matches!(pending.await, Err(PublishError::Unavailable(_))));
-        assert!(receipts.add(NOW, receipt_channel().0).is_ok());
+        assert!(receipts.add(NOW, receipt_channel().0).is_some());
     }
 }

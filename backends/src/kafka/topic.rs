@@ -70,8 +70,8 @@ impl Topic {
 /// Makes the topics of votes and dead letters if they are missing, and checks them.
 pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     let admin = admin(address)?;
-    let brokers = brokers(&admin).await?;
-    let replication = address.replication.unwrap_or(USUAL_REPLICATION.min(brokers));
+    let brokers = brokers(&admin)?;
+    let replication = wanted_replication(address, brokers);
     let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     if replication > brokers {
         return Err(NotOpen::Refused(format!(
@@ -101,6 +101,11 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     look(&admin, address).await
 }
 
+/// Copies that each partition should have.
+fn wanted_replication(address: &Address, brokers: u16) -> u16 {
+    address.replication.unwrap_or(USUAL_REPLICATION.min(brokers))
+}
+
 /// Checks the topics that are there.
 pub(super) async fn find(address: &Address) -> Result<Topic, NotOpen> {
     look(&admin(address)?, address).await
@@ -114,11 +119,12 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 fn unreachable(error: impl ToString) -> NotOpen {
     NotOpen::Unreachable(error.to_string())
 }
 
-async fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
+fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
     // The one question of the client library that can't be asked without blocking.
     let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, ANSWER)).map_err(unreachable)?;
     match u16::try_from(metadata.brokers().len()) {
@@ -128,10 +134,13 @@ async fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
 }
 
 async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, NotOpen> {
+    let replication = wanted_replication(address, brokers(admin)?);
     let dead = describe(admin, &address.dead_topic()).await?;
     let votes = describe(admin, &address.topic).await?;
     for found in [&dead, &votes] {
-        found.check(address).map_err(|problem| NotOpen::Refused(format!("topic {}: {problem}", found.topic.name)))?;
+        found
+            .check(address, replication)
+            .map_err(|problem| NotOpen::Refused(format!("topic {}: {problem}", found.topic.name)))?;
     }
     answers(admin, &votes.topic)?;
     Ok(votes.topic)
@@ -181,7 +190,7 @@ async fn describe(admin: &AdminClient<Voice>, name: &str) -> Result<Found, NotOp
 
 impl Found {
     /// Whether the topic keeps what is promised with it; if not, what has to be changed.
-    fn check(&self, address: &Address) -> Result<(), String> {
+    fn check(&self, address: &Address, wanted_replication: u16) -> Result<(), String> {
         let Topic { name, partitions, replication, min_insync } = &self.topic;
         if *partitions != address.partitions {
             return Err(format!(
@@ -191,9 +200,9 @@ impl Found {
             ));
         }
         let alter = |setting: &str| format!("kafka-configs.sh --alter --topic {name} --add-config {setting}");
-        if let Some(wanted) = address.replication.filter(|wanted| replication < wanted) {
+        if *replication < wanted_replication {
             return Err(format!(
-                "each partition has {replication} copies and {wanted} are configured; raise it with \
+                "each partition has {replication} copies and {wanted_replication} are wanted; raise it with \
                  kafka-reassign-partitions.sh, or give ?replication={replication}"
             ));
         }
