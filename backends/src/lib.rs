@@ -13,10 +13,16 @@ mod embedded;
 mod kafka;
 #[cfg(feature = "mongo")]
 mod mongo;
+#[cfg_attr(
+    not(all(feature = "kafka", feature = "redis", feature = "mongo")),
+    allow(dead_code, clippy::unused_async, reason = "the ports of features that are off are not opened")
+)]
 mod open;
 #[cfg(any(feature = "embedded", feature = "kafka"))]
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
 
-pub use open::{OpenError, Stores};
+pub use open::{Access, OpenError, Stores};
+#[cfg(any(feature = "embedded", feature = "kafka"))]
+pub use record::read_again;

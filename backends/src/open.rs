@@ -48,6 +48,16 @@ pub(crate) enum NotOpen {
     Unreachable(String),
 }
 
+impl NotOpen {
+    /// For the person who gave the URL; `key` is its key in the configuration.
+    fn told(self, key: &str, store: &str) -> Failure {
+        match self {
+            Self::BadUrl(problem) => ConfigError::new(key, problem).into(),
+            Self::Refused(problem) | Self::Unreachable(problem) => OpenError::new(store, problem).into(),
+        }
+    }
+}
+
 /// The three stores of a system. Each port is opened when it is asked for, and from then on shown at `/health`.
 #[derive(Clone)]
 pub struct Stores {
@@ -62,6 +72,15 @@ enum Place {
     #[cfg(feature = "embedded")]
     Folder(Embedded),
     Servers(Arc<Servers>),
+}
+
+/// What a command does with the stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads them, beside the process that works on them or while there is none.
+    Read,
+    /// It changes them; embedded stores only while no other process works on them.
+    Write,
 }
 
 impl Stores {
@@ -80,16 +99,18 @@ impl Stores {
         Ok(Self { place, secret: config.secret()?, health: health.clone() })
     }
 
-    /// The stores for a command. It reads embedded stores, beside the process that works on them or while there is none;
-    /// and it does not wait long for servers.
+    /// The stores for a command, which does not wait long for servers.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_for_command(config: &Config) -> Result<Self, Failure> {
+    pub fn open_for_command(config: &Config, access: Access) -> Result<Self, Failure> {
         let place = match Servers::of(config, Some(PATIENCE))? {
             Some(servers) => Place::Servers(Arc::new(servers)),
             #[cfg(feature = "embedded")]
-            None => Place::Folder(Embedded::open_for_reading(&config.data)?),
+            None => Place::Folder(match access {
+                Access::Read => Embedded::open_for_reading(&config.data)?,
+                Access::Write => Embedded::open(&config.data, config.queue_votes)?,
+            }),
             #[cfg(not(feature = "embedded"))]
             None => return Err(without("queue", "embedded").into()),
         };
@@ -193,17 +214,20 @@ impl Stores {
         Ok(secret)
     }
 
-    /// Whether processes work on the stores now. Of servers that is not known, so it is assumed.
+    /// Whether consumers count now.
     ///
     /// # Errors
     /// If the stores can't be asked.
-    pub fn are_in_use(config: &Config) -> Result<bool, OpenError> {
+    pub async fn are_counting(config: &Config) -> Result<bool, Failure> {
         #[cfg(feature = "embedded")]
         if config.queue == EMBEDDED {
-            return embedded::is_in_use(&config.data).map_err(|error| OpenError::new(config.data.display(), error));
+            return embedded::is_in_use(&config.data)
+                .map_err(|error| OpenError::new(config.data.display(), error).into());
         }
-        let _ = config;
-        Ok(true)
+        #[cfg(feature = "kafka")]
+        return crate::kafka::has_consumers(&config.queue).await.map_err(|error| error.told("queue", "vote log"));
+        #[cfg(not(feature = "kafka"))]
+        Err(without("queue", "kafka").into())
     }
 
     /// Damage of embedded stores that reading them would not show, in words.
@@ -261,13 +285,11 @@ impl Watch {
         loop {
             let problem = match open().await {
                 Ok(port) => return Ok(self.opened(port)),
-                Err(NotOpen::BadUrl(problem)) => return Err(ConfigError::new(key, problem).into()),
-                Err(NotOpen::Refused(problem)) => return Err(OpenError::new(self.name, problem).into()),
-                Err(NotOpen::Unreachable(problem)) => problem,
+                Err(NotOpen::Unreachable(problem)) if patience.is_none_or(|patience| begun.elapsed() < patience) => {
+                    problem
+                }
+                Err(error) => return Err(error.told(key, self.name)),
             };
-            if patience.is_some_and(|patience| begun.elapsed() >= patience) {
-                return Err(OpenError::new(self.name, problem).into());
-            }
             if told.as_ref() != Some(&problem) {
                 tracing::warn!(store = self.name, problem, "waiting for a store");
                 told = Some(problem.clone());
@@ -317,8 +339,8 @@ impl Servers {
     fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
-            ("tally", &config.tally, "redis", &["redis://", "rediss://"], true),
-            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], true),
+            ("tally", &config.tally, "redis", &["redis://"], cfg!(feature = "redis")),
+            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
         ];
         let embedded: Vec<&str> = urls.iter().filter(|(_, url, ..)| *url == EMBEDDED).map(|(key, ..)| *key).collect();
         match embedded.len() {

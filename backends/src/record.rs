@@ -3,7 +3,7 @@
 use prost::Message;
 use proto::v1::VoteRecord;
 use uuid::Uuid;
-use votes::{BallotKey, Poison, TraceParent, UnixMillis, Vote, VoteId, VoterHash};
+use votes::{BallotKey, DeadLetter, Poison, TraceParent, UnixMillis, Vote, VoteId, VoterHash};
 
 /// The record's value.
 pub(crate) fn encode(vote: &Vote) -> Vec<u8> {
@@ -35,6 +35,14 @@ pub(crate) fn decode(
         key: key.to_vec(),
         value: value.to_vec(),
     })
+}
+
+/// Reads a dead letter again: this version may know what an earlier one did not.
+///
+/// # Errors
+/// Why it still is no vote.
+pub fn read_again(letter: &DeadLetter) -> Result<Vote, String> {
+    read(&letter.poison.key, letter.accepted_at, &letter.poison.value, None)
 }
 
 fn read(key: &[u8], accepted_at: UnixMillis, value: &[u8], traceparent: Option<&str>) -> Result<Vote, String> {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use backends::Stores;
+use backends::{Access, Stores};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -41,8 +41,8 @@ pub(crate) struct AuditArgs {
 pub(crate) async fn run(args: AuditArgs) -> Result<ExitCode, Failure> {
     let json = args.json;
     let config = Config::load(None, args, 0)?;
-    let is_live = Stores::are_in_use(&config)?;
-    let stores = Stores::open_for_command(&config)?;
+    let is_live = Stores::are_counting(&config).await?;
+    let stores = Stores::open_for_command(&config, Access::Read)?;
     let (feed, book, tallies) =
         try_join!(stores.reader(Weight::Vital), stores.book(Weight::Vital), stores.tallies(Weight::Vital))?;
     let is_stuck = is_live && !catch_up(&*feed, &*tallies).await?;

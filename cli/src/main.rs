@@ -2,9 +2,11 @@
 
 mod audit;
 mod client;
+mod dead;
 mod duration;
 mod flood;
 mod rate;
+mod replay;
 mod tally;
 mod up;
 mod votes_query;
@@ -30,6 +32,8 @@ enum Command {
     Rate(rate::RateArgs),
     Votes(votes_query::VotesArgs),
     Audit(audit::AuditArgs),
+    Replay(replay::ReplayArgs),
+    Dead(dead::DeadArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         Command::Rate(args) => on_runtime(rate::run(args)),
         Command::Votes(args) => on_runtime(votes_query::run(args)),
         Command::Audit(args) => on_runtime(audit::run(args)),
+        Command::Replay(args) => on_runtime(replay::run(args)),
+        Command::Dead(args) => on_runtime(dead::run(args)),
     }
 }
 

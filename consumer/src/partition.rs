@@ -15,6 +15,10 @@ const MAX_BATCH: usize = 1_000;
 /// How long to wait before the stores are asked again: doubled after each failure.
 const BACK_OFF: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 
+/// How long a partition without votes waits before it looks whether the stores are still where it left them, so that tallies
+/// that were lost come back without a vote.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// How often a stopped partition looks whether the operator has mended it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -29,6 +33,7 @@ pub(crate) async fn run(
     let task = Task { partition, feed, counter, meters: Meters::new() };
     let mut back_off = *BACK_OFF.start();
     while !stop.is_cancelled() {
+        let begun = Instant::now();
         let pause = match task.count_until(&states, &stop).await {
             Ok(None) => continue,
             Ok(Some(halt)) => {
@@ -38,6 +43,10 @@ pub(crate) async fn run(
                 LOOK_AGAIN
             }
             Err(error) => {
+                if begun.elapsed() > *BACK_OFF.end() {
+                    // It was counted meanwhile: this is another outage.
+                    back_off = *BACK_OFF.start();
+                }
                 tracing::warn!(%partition, %error, retry_in = ?back_off, "counting paused");
                 states.trouble(partition, error.to_string());
                 let pause = back_off;
@@ -71,6 +80,12 @@ impl Task {
         loop {
             let batch = tokio::select! {
                 batch = self.feed.next_batch(self.partition, MAX_BATCH) => batch?,
+                () = sleep(IDLE) => {
+                    if self.counter.is_at(self.partition, progress).await? {
+                        continue;
+                    }
+                    return self.reconcile_again();
+                }
                 () = stop.cancelled() => return Ok(None),
             };
             let begun = Instant::now();
@@ -81,14 +96,16 @@ impl Task {
                     self.meters.batch(size, begun.elapsed(), votes, duplicates);
                     progress = counted;
                 }
-                Counted::Disagreed => {
-                    self.meters.disagreed.increment(1);
-                    tracing::info!(partition = %self.partition, "stores moved, reconciling");
-                    return Ok(None);
-                }
+                Counted::Disagreed => return self.reconcile_again(),
             }
             self.feed.commit(self.partition, to).await?;
         }
+    }
+
+    fn reconcile_again(&self) -> Result<Option<Stop>, StoreError> {
+        self.meters.disagreed.increment(1);
+        tracing::info!(partition = %self.partition, "stores moved, reconciling");
+        Ok(None)
     }
 
     async fn reconcile(&self) -> Result<Result<Progress, Stop>, StoreError> {

@@ -91,8 +91,8 @@ pub enum Stop {
     /// The log lost votes before they were recorded.
     #[error(
         "partition {partition}: the log begins at offset {start}, but only offsets below {booked} are in the book; \
-         the votes [{booked}, {start}) were deleted before they were counted. Restore the log, or raise its retention \
-         and accept the loss by setting the book's checkpoint to {start}"
+         the votes [{booked}, {start}) were deleted before they were counted. Restore the log; or accept the loss: \
+         stop the consumers and give `ovation replay book --partition {partition} --from {start}`"
     )]
     Lost {
         /// The partition.
@@ -142,6 +142,12 @@ impl Counter {
     pub async fn positions(&self, partition: Partition) -> Result<Positions, StoreError> {
         let booked = self.book.checkpoint(partition).await?;
         Ok(Positions { booked, tallied: self.tallies.position(partition).await? })
+    }
+
+    /// Whether the stores are where this progress has brought them.
+    pub async fn is_at(&self, partition: Partition, progress: Progress) -> Result<bool, StoreError> {
+        let Positions { booked, tallied } = self.positions(partition).await?;
+        Ok(Progress { booked: booked.offset, tallied } == progress)
     }
 
     /// Step 1. Call it when a partition is assigned, after [`Counted::Disagreed`] and after any error, then seek the feed to

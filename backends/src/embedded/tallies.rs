@@ -43,6 +43,16 @@ impl EmbeddedTallies {
     fn writer(&self) -> Result<&Tasks, StoreError> {
         self.writer.as_ref().ok_or_else(|| StoreError::new("count.db", "opened for reading only"))
     }
+
+    /// Wakes whoever waits for a change.
+    fn tell(&self, version: u64) {
+        // Tasks of one transaction may be answered in any order.
+        self.version.send_if_modified(|seen| {
+            let is_newer = version > *seen;
+            *seen = version.max(*seen);
+            is_newer
+        });
+    }
 }
 
 #[async_trait]
@@ -75,18 +85,12 @@ impl Tallies for EmbeddedTallies {
                 db.prepare_cached("INSERT OR REPLACE INTO positions VALUES (?1, ?2)")?
                     .execute([u64::from(partition.0), to.0])?;
                 expire_windows(db, &expired_at)?;
-                let raise = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
-                Ok(Ok(db.prepare_cached(raise)?.query_row([], |row| row.get::<_, u64>(0))?))
+                Ok(Ok(raise_version(db)?))
             })
             .await?;
         Ok(match added {
             Ok(version) => {
-                // Tasks of one transaction may be answered in any order.
-                self.version.send_if_modified(|seen| {
-                    let is_newer = version > *seen;
-                    *seen = version.max(*seen);
-                    is_newer
-                });
+                self.tell(version);
                 Added::Added
             }
             Err(position) => Added::Fenced(position),
@@ -153,6 +157,25 @@ impl Tallies for EmbeddedTallies {
             sleep(POLL).await;
         }
     }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        let version = self
+            .writer()?
+            .run(|db| {
+                for table in ["positions", "bands", "albums", "doors", "windows"] {
+                    db.execute(&format!("DELETE FROM {table}"), [])?;
+                }
+                raise_version(db)
+            })
+            .await?;
+        self.tell(version);
+        Ok(())
+    }
+}
+
+fn raise_version(db: &Connection) -> rusqlite::Result<u64> {
+    let raise = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
+    db.prepare_cached(raise)?.query_row([], |row| row.get(0))
 }
 
 fn read_version(db: &Connection) -> rusqlite::Result<u64> {

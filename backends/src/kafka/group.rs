@@ -23,12 +23,29 @@ use tokio::sync::{Mutex, mpsc};
 use votes::{Assignment, Offset, Partition, StoreError};
 
 use super::{STORE, Voice, address::Address};
+use crate::open::NotOpen;
 
 /// After this much silence of a consumer its partitions go to others: the least that brokers allow by default.
 const SESSION: Duration = Duration::from_secs(6);
 
+/// How long the brokers may take to say who is in the group.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// How often the thread looks whether it has to end.
 const POLL: Duration = Duration::from_millis(100);
+
+/// Whether the group has members.
+pub(crate) async fn has_consumers(url: &str) -> Result<bool, NotOpen> {
+    let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
+    let ask = move || {
+        let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice)
+            .map_err(|error| NotOpen::BadUrl(error.to_string()))?;
+        let groups = client.fetch_group_list(Some(&address.group()), ANSWER);
+        let groups = groups.map_err(|error| NotOpen::Unreachable(error.to_string()))?;
+        Ok(groups.groups().iter().any(|group| !group.members().is_empty()))
+    };
+    tokio::task::spawn_blocking(ask).await.map_err(|error| NotOpen::Unreachable(error.to_string()))?
+}
 
 /// A membership. Left when dropped.
 pub(super) struct Group {

@@ -21,6 +21,7 @@ mod topic;
 use rdkafka::{ClientContext, config::RDKafkaLogLevel, error::KafkaError};
 
 pub(crate) use feed::KafkaFeed;
+pub(crate) use group::has_consumers;
 pub(crate) use queue::KafkaQueue;
 
 /// What the log is called in errors.

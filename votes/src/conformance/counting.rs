@@ -20,6 +20,7 @@ macro_rules! counting_conformance {
             a_crash_after_the_checkpoint_counts_once
             a_replayed_batch_changes_nothing
             a_zombie_changes_nothing
+            cleared_tallies_come_back_from_the_book
             a_checkpoint_that_fell_back_is_replayed_into_the_book_only
             a_rewound_book_is_replayed_into_the_book_only
             a_log_that_lost_uncounted_votes_stops_the_partition
@@ -149,6 +150,25 @@ pub async fn a_zombie_changes_nothing(book: TheBook, tallies: TheTallies) {
     assert_eq!(tallies.snapshot().await.unwrap(), before);
     assert_eq!(book.checkpoint(P).await.unwrap().offset, Offset(7));
     assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap().len(), 6);
+}
+
+pub async fn cleared_tallies_come_back_from_the_book(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2, 1]).await;
+    let before = tallies.snapshot().await.unwrap();
+    tallies.clear().await.unwrap();
+    assert_eq!(counter.count(progress, batch(P, progress.booked.0, &[3, 0])).await.unwrap(), Counted::Disagreed);
+    assert_eq!(total(&tallies).await, 0);
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { booked: Offset(6), tallied: Offset(6) });
+    assert_eq!(total(&tallies).await, 4);
+    assert_eq!(count(&counter, &mut progress, &[4]).await, (1, 0));
+    // What was counted before the clearing is back, band by band.
+    let after = tallies.snapshot().await.unwrap();
+    let (before, after) = (&before.contests[&ContestId::default()], &after.contests[&ContestId::default()]);
+    assert_eq!(after.total(), 5);
+    assert!(before.bands.iter().all(|(band, votes)| after.bands[band] >= *votes));
 }
 
 pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: TheBook, tallies: TheTallies) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::{join, join_all};
 
 use super::{NOON, give_up, logged};
-use crate::{Added, ContestId, Counts, Offset, Partition, Tallies, UnixMillis, Window};
+use crate::{Added, ContestId, Counts, Offset, Partition, Snapshot, Tallies, UnixMillis, Window};
 
 /// Tries every promise against the tallies that `$open` opens.
 #[macro_export]
@@ -19,6 +19,7 @@ macro_rules! tallies_conformance {
             a_snapshot_has_every_key
             rates_are_counted_by_window
             a_change_wakes_whoever_waits
+            clearing_forgets_everything_and_is_a_change
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -118,4 +119,23 @@ pub async fn a_change_wakes_whoever_waits(store: Store) {
     let version = version.unwrap();
     assert!(version > seen);
     assert_eq!(store.tally(&ContestId::default(), 1).await.unwrap().version, version);
+}
+
+pub async fn clearing_forgets_everything_and_is_a_change(store: Store) {
+    add(&store, 0, 50).await;
+    let seen = store.tally(&ContestId::default(), 1).await.unwrap().version;
+    let (version, cleared) = join(store.changed(seen), store.clear()).await;
+    cleared.unwrap();
+    assert!(version.unwrap() > seen);
+    assert_eq!(store.snapshot().await.unwrap(), Snapshot::default());
+    assert_eq!(store.position(P).await.unwrap(), Offset(0));
+    let (from, to) = (UnixMillis(0), UnixMillis(NOON.0 * 2));
+    assert_eq!(store.rates(None, Window::Minute, from, to).await.unwrap(), vec![]);
+    assert_eq!(store.albums(&ContestId::default(), 9).await.unwrap(), vec![]);
+    let tally = store.tally(&ContestId::default(), 100).await.unwrap();
+    assert_eq!((tally.total, tally.processed), (0, 0));
+    // A consumer that knows nothing of it is told, and begins again.
+    assert_eq!(add(&store, 50, 60).await, Added::Fenced(Offset(0)));
+    assert_eq!(add(&store, 0, 60).await, Added::Added);
+    assert_eq!(total(&store).await, 60);
 }

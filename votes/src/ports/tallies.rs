@@ -39,6 +39,10 @@ pub trait Tallies: Store {
 
     /// Waits until the tallies' version is another than `seen`, and returns it.
     async fn changed(&self, seen: u64) -> Result<u64, StoreError>;
+
+    /// Forgets everything, positions included, in one step, and raises the version. Consumers notice by being fenced, and
+    /// count again from the book.
+    async fn clear(&self) -> Result<(), StoreError>;
 }
 
 /// What became of adding a batch.

@@ -280,6 +280,10 @@ impl Tallies for Seat {
         .await
     }
 
+    async fn clear(&self) -> Result<(), StoreError> {
+        self.call("tallies", || "clear".to_owned(), |world| world.tallies = Arc::default()).await
+    }
+
     async fn add(&self, partition: Partition, from: Offset, to: Offset, counts: Counts) -> Result<Added, StoreError> {
         let mutant = self.lock().mutant;
         let counts = match mutant {

@@ -1,1 +1,0 @@
-//! The tallies on Redis.
