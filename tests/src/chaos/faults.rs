@@ -25,6 +25,9 @@ use crate::stack::Stack;
 /// A consumer that is silent for this long has lost its partitions: the session time-out is 6 s.
 const SESSION: Duration = Duration::from_secs(6);
 
+/// How long the book holds back its answers before a consumer is paused.
+const HOLD: Duration = Duration::from_millis(300);
+
 /// Something bad. Numbers choose among those that run when it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -185,7 +188,16 @@ impl<'a> Scene<'a> {
             Fault::KillConsumer(number) => self.end_one(fault, |kind| kind == Kind::Consumer, number, Fleet::kill),
             Fault::PauseConsumer(number, pause) => {
                 let _paused = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
-                self.end_one(fault, |kind| kind == Kind::Consumer, number, |fleet, number| fleet.pause(number, pause))
+                let Some(number) = self.fleet.choose(|kind| kind == Kind::Consumer, number) else {
+                    return self.tell_of(fault, None);
+                };
+                self.tell_of(fault, Some(number));
+                let in_flight = self.hold_batches();
+                let paused = self.fleet.pause(number);
+                drop(in_flight);
+                thread::sleep(pause);
+                self.fleet.wake(number, paused);
+                true
             }
             Fault::AddConsumer => self.tell_of(fault, self.fleet.add_consumer()),
             Fault::RemoveConsumer(number) => self.tell_of(fault, self.fleet.remove_consumer(number)),
@@ -218,6 +230,18 @@ impl<'a> Scene<'a> {
             Fault::RollBackRedis(age) => self.roll_back_redis(fault, age),
             Fault::RestoreBook(age) => self.restore_book(fault, age),
         }
+    }
+
+    /// Keeps the batches that are counted now in flight until the guard is dropped: the book has the request, and the
+    /// consumer waits for the answer. Not while something else is done to the book.
+    fn hold_batches(&self) -> Option<HeldBook<'_>> {
+        let mine = self.servers[&Server::Mongo].try_lock().ok()?;
+        let pid = self.stack.pid("mongo")?;
+        signal(pid, "STOP");
+        let held = HeldBook { pid, _mine: mine };
+        // Votes come in meanwhile, so that all partitions have a batch on its way.
+        thread::sleep(HOLD);
+        Some(held)
     }
 
     fn server(&self, server: Server) -> MutexGuard<'_, ()> {
@@ -303,6 +327,17 @@ impl<'a> Scene<'a> {
             self.tell(fault);
         });
         true
+    }
+}
+
+struct HeldBook<'a> {
+    pid: u32,
+    _mine: MutexGuard<'a, ()>,
+}
+
+impl Drop for HeldBook<'_> {
+    fn drop(&mut self) {
+        signal(self.pid, "CONT");
     }
 }
 

@@ -233,15 +233,18 @@ impl Fleet {
         });
     }
 
-    /// SIGSTOP, and SIGCONT after a while, if the process is still there.
-    pub fn pause(&self, number: u16, pause: Duration) {
-        let pid = self.with(number, |place| {
+    /// SIGSTOP. Returns who it was.
+    pub fn pause(&self, number: u16) -> Option<u32> {
+        self.with(number, |place| {
             let process = place.process.as_mut()?;
             process.is_paused = true;
             signal(process.child.id(), "STOP");
             Some(process.child.id())
-        });
-        thread::sleep(pause);
+        })
+    }
+
+    /// SIGCONT, if that process is still there.
+    pub fn wake(&self, number: u16, pid: Option<u32>) {
         self.with(number, |place| {
             if let Some(process) = &mut place.process
                 && Some(process.child.id()) == pid
