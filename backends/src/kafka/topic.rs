@@ -133,7 +133,17 @@ async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, No
     for found in [&dead, &votes] {
         found.check(address).map_err(|problem| NotOpen::Refused(format!("topic {}: {problem}", found.topic.name)))?;
     }
+    answers(admin, &votes.topic)?;
     Ok(votes.topic)
+}
+
+/// Whether every partition's leader knows that it is one: a moment after a topic is made, some do not yet.
+fn answers(admin: &AdminClient<Voice>, topic: &Topic) -> Result<(), NotOpen> {
+    tokio::task::block_in_place(|| {
+        (0..topic.partitions).try_for_each(|partition| {
+            admin.inner().fetch_watermarks(&topic.name, i32::from(partition), ANSWER).map(drop).map_err(unreachable)
+        })
+    })
 }
 
 /// A topic with those of its settings that matter.
