@@ -1,6 +1,9 @@
 //! Drives the built program `ovation` from outside, as its users do.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)]
 
+pub mod chaos;
+pub mod stack;
+
 use std::{
     fs::File,
     io::Read,
@@ -18,10 +21,17 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, as built beside this test.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    let program = folder.join("ovation");
-    assert!(program.is_file(), "{} is not built; run `cargo build -p ovation` first", program.display());
+    program_named("ovation")
+}
+
+/// One of the programs, as built beside this one.
+pub fn program_named(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let beside = this.parent().unwrap();
+    // Tests are in a folder of their own beneath the programs'.
+    let folder = if beside.ends_with("deps") { beside.parent().unwrap() } else { beside };
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is not built; run `cargo build --workspace` first", program.display());
     program
 }
 
