@@ -343,7 +343,7 @@ impl Servers {
     fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
-            ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
+            ("tally", &config.tally, "redis", &["redis://"], cfg!(feature = "redis")),
             ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
         ];
         let embedded: Vec<&str> = urls.iter().filter(|(_, url, ..)| *url == EMBEDDED).map(|(key, ..)| *key).collect();

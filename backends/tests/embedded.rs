@@ -11,7 +11,12 @@ use tempfile::TempDir;
 use votes::{Book, Tallies, VoteFeed, VoteQueue};
 
 fn config(folder: &TempDir) -> Config {
-    Config::load(None, json!({ "data": folder.path().join("data") }), 0).unwrap()
+    // Flags win over the environment, which may name the servers of the other tests.
+    let embedded = "embedded:";
+    let flags = json!({
+        "data": folder.path().join("data"), "queue": embedded, "tally": embedded, "book": embedded,
+    });
+    Config::load(None, flags, 0).unwrap()
 }
 
 fn open() -> (Stores, TempDir) {

@@ -174,7 +174,14 @@ async fn greet(system: System, demo: Option<f64>) {
 }
 
 fn announce(config: &Config) {
-    let Config { rest, grpc, results, results_grpc, admin, data, .. } = config;
+    let Config { rest, grpc, results, results_grpc, admin, data, queue, tally, book, .. } = config;
+    let stores = if queue == "embedded:" {
+        format!("data          {}", data.display())
+    } else {
+        // Without passwords.
+        let shown = |url: &str| url.rsplit_once('@').map_or(url.to_owned(), |(_, place)| format!("...@{place}"));
+        format!("vote log      {}\n  tallies       {}\n  vote book     {}", shown(queue), shown(tally), shown(book))
+    };
     println!(
         "Ovation is running; Ctrl-C stops it.\n\n  \
            live page     http://{results}/\n  \
@@ -182,8 +189,7 @@ fn announce(config: &Config) {
            gRPC door     {grpc}\n  \
            gRPC results  {results_grpc}\n  \
            admin         http://{admin}/health\n  \
-           data          {}\n\n\
-         Vote:  curl -H 'content-type: application/json' -d '{{\"name\":\"Pink Floyd\"}}' http://{rest}/v1/votes\n",
-        data.display()
+           {stores}\n\n\
+         Vote:  curl -H 'content-type: application/json' -d '{{\"name\":\"Pink Floyd\"}}' http://{rest}/v1/votes\n"
     );
 }

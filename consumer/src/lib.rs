@@ -9,7 +9,7 @@ mod state;
 use std::{collections::HashMap, sync::Arc};
 
 use service::{CancellationToken, Health, health::Weight};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
 
 use self::state::States;
@@ -35,8 +35,7 @@ pub async fn run(
     });
     let mut assigned = Some(assigned);
 
-    let mut running: HashMap<Partition, CancellationToken> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut tasks: HashMap<Partition, Counting> = HashMap::new();
     loop {
         let change = tokio::select! {
             change = feed.assignment() => change?,
@@ -46,16 +45,25 @@ pub async fn run(
             Assignment::Assigned(partitions) => {
                 tracing::info!(count = partitions.len(), "partitions assigned");
                 for partition in partitions {
+                    let before = tasks.remove(&partition);
                     let stop = shutdown.child_token();
-                    running.insert(partition, stop.clone());
-                    tasks.spawn(partition::run(partition, Arc::clone(&feed), counter.clone(), states.clone(), stop));
+                    let task =
+                        partition::run(partition, Arc::clone(&feed), counter.clone(), states.clone(), stop.clone());
+                    let task = tokio::spawn(async move {
+                        // A partition that comes back is not read by two tasks.
+                        if let Some(before) = before {
+                            before.end().await;
+                        }
+                        task.await;
+                    });
+                    tasks.insert(partition, Counting { stop, task });
                 }
             }
             Assignment::Revoked(partitions) => {
                 tracing::info!(count = partitions.len(), "partitions revoked");
                 for partition in partitions {
-                    if let Some(stop) = running.remove(&partition) {
-                        stop.cancel();
+                    if let Some(counting) = tasks.get(&partition) {
+                        counting.stop.cancel();
                     }
                     states.forget(partition);
                 }
@@ -65,10 +73,24 @@ pub async fn run(
             assigned();
         }
     }
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
+    for counting in tasks.into_values() {
+        counting.end().await;
+    }
+    Ok(())
+}
+
+/// The task of a partition that is, or was, this consumer's.
+struct Counting {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Counting {
+    /// Waits until the batch in flight is done.
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
             tracing::error!(%error, "a partition's task failed");
         }
     }
-    Ok(())
 }

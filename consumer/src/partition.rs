@@ -84,7 +84,8 @@ impl Task {
                     if self.counter.is_at(self.partition, progress).await? {
                         continue;
                     }
-                    return self.reconcile_again();
+                    self.note_disagreement();
+                    return Ok(None);
                 }
                 () = stop.cancelled() => return Ok(None),
             };
@@ -96,16 +97,18 @@ impl Task {
                     self.meters.batch(size, begun.elapsed(), votes, duplicates);
                     progress = counted;
                 }
-                Counted::Disagreed => return self.reconcile_again(),
+                Counted::Disagreed => {
+                    self.note_disagreement();
+                    return Ok(None);
+                }
             }
             self.feed.commit(self.partition, to).await?;
         }
     }
 
-    fn reconcile_again(&self) -> Result<Option<Stop>, StoreError> {
+    fn note_disagreement(&self) {
         self.meters.disagreed.increment(1);
         tracing::info!(partition = %self.partition, "stores moved, reconciling");
-        Ok(None)
     }
 
     async fn reconcile(&self) -> Result<Result<Progress, Stop>, StoreError> {

@@ -1,6 +1,9 @@
 //! Drives the built program `ovation` from outside, as its users do.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)]
 
+pub mod chaos;
+pub mod stack;
+
 use std::{
     fs::File,
     io::Read,
@@ -11,17 +14,83 @@ use std::{
 };
 
 use serde_json::Value;
+use uuid::Uuid;
 
 /// Far longer than anything takes on a busy machine: a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, as built beside this test.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    let program = folder.join("ovation");
-    assert!(program.is_file(), "{} is not built; run `cargo build -p ovation` first", program.display());
+    program_named("ovation")
+}
+
+/// One of the programs, as built beside this one.
+pub fn program_named(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let beside = this.parent().unwrap();
+    // Tests are in a folder of their own beneath the programs'.
+    let folder = if beside.ends_with("deps") { beside.parent().unwrap() } else { beside };
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is not built; run `cargo build --workspace` first", program.display());
     program
+}
+
+/// The program, as a command that takes no store from the environment: each test says where its own are.
+pub fn command() -> Command {
+    without_stores(Command::new(program()))
+}
+
+fn without_stores(mut command: Command) -> Command {
+    for key in ["OVATION_QUEUE", "OVATION_TALLY", "OVATION_BOOK"] {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// A topic, keys and a database of a test's own, on the servers that `dev/stack` started.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    pub queue: String,
+    pub tally: String,
+    pub book: String,
+    /// What the topic, the keys' prefix and the database are called.
+    pub name: String,
+}
+
+impl Servers {
+    pub fn fresh() -> Self {
+        let url = |key: &str| {
+            std::env::var(key).unwrap_or_else(|_| panic!("no {key}: run `dev/stack up && export $(dev/stack env)`"))
+        };
+        let name = format!("test-{}", Uuid::now_v7());
+        let on = |url: String| url.rsplit_once('/').unwrap().0.to_owned();
+        Self {
+            queue: format!("{}/{name}", on(url("OVATION_QUEUE"))),
+            tally: format!("{}?prefix={name}", url("OVATION_TALLY")),
+            book: format!("{}/{name}", on(url("OVATION_BOOK"))),
+            name,
+        }
+    }
+
+    /// As flags of a command.
+    pub fn flags(&self) -> [&str; 6] {
+        ["--queue", &self.queue, "--tally", &self.tally, "--book", &self.book]
+    }
+
+    /// A key of the tallies.
+    pub fn key(&self, rest: &str) -> String {
+        format!("{{{}}}:{rest}", self.name)
+    }
+
+    /// Runs a command of the program on these stores.
+    pub fn run(&self, command: &[&str]) -> Output {
+        run(&[command, &self.flags()].concat())
+    }
+
+    /// Runs the audit and returns its report, having checked that the exit code agrees with it.
+    pub fn audit(&self) -> Value {
+        report(&self.run(&["audit", "--json"]))
+    }
 }
 
 /// Where a system listens.
@@ -58,7 +127,7 @@ impl System {
 
     /// Starts with more flags.
     pub fn start_with(data: &Path, addresses: Addresses, flags: &[&str]) -> Self {
-        let mut system = Self::spawn(Command::new(program()), data, addresses, flags);
+        let mut system = Self::spawn(command(), data, addresses, flags);
         system.wait_until_ready();
         system
     }
@@ -66,6 +135,7 @@ impl System {
     /// Starts `command up ...`, where `command` may be the program or something that runs it.
     pub fn spawn(mut command: Command, data: &Path, addresses: Addresses, flags: &[&str]) -> Self {
         let Addresses { rest, grpc, results, results_grpc, admin } = addresses;
+        command = without_stores(command);
         let log = File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
         command.arg("up").arg("--data").arg(data);
         for (flag, address) in [
@@ -191,18 +261,12 @@ pub fn get(url: &str) -> Value {
 
 /// Runs a command of the program to its end.
 pub fn run(args: &[&str]) -> Output {
-    Command::new(program()).args(args).stdin(Stdio::null()).output().unwrap()
+    command().args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Starts a command of the program.
 pub fn start(args: &[&str]) -> Child {
-    Command::new(program())
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    command().args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// The one JSON value that a command printed.
@@ -214,8 +278,11 @@ pub fn json(output: &Output) -> Value {
 
 /// Runs the audit on a folder and returns its report, having checked that the exit code agrees with it.
 pub fn audit(data: &Path) -> Value {
-    let output = run(&["audit", "--json", "--data", data.to_str().unwrap()]);
-    let report = json(&output);
+    report(&run(&["audit", "--json", "--data", data.to_str().unwrap()]))
+}
+
+fn report(output: &Output) -> Value {
+    let report = json(output);
     assert_eq!(report["ok"].as_bool().unwrap(), output.status.success(), "{report}");
     report
 }

@@ -1,15 +1,15 @@
 //! A bad value ends the program with exit code 64 and a sentence that names the key.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, process::Command};
+use std::fs;
 
-use tests::{program, run};
+use tests::{command, run};
 
 fn refused(file: &str, flags: &[&str], env: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ovation.toml");
     fs::write(&path, file).unwrap();
-    let mut up = Command::new(program());
+    let mut up = command();
     up.arg("up").arg("--config").arg(&path).args(flags).envs(env.iter().copied()).current_dir(folder.path());
     let output = up.output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
@@ -54,7 +54,7 @@ fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "flood", "tally", "rate", "votes", "audit"] {
+    for command in ["up", "flood", "tally", "rate", "votes", "audit", "replay", "dead"] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ovation") && help.to_lowercase().contains("example"), "{command}: {help}");
     }

@@ -5,12 +5,12 @@ use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use serde_json::json;
 use tempfile::TempDir;
-use tests::{Addresses, System, audit, program, wait_for};
+use tests::{Addresses, System, audit, command, wait_for};
 
 fn voted() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -26,7 +26,7 @@ fn voted() -> (TempDir, PathBuf) {
 /// Starts on the folder and returns how that failed.
 fn refused(data: &Path) -> String {
     let Addresses { rest, grpc, results, results_grpc, admin } = Addresses::free();
-    let mut up = Command::new(program());
+    let mut up = command();
     up.arg("up").arg("--data").arg(data).args(["--rest", &rest.to_string(), "--grpc", &grpc.to_string()]);
     up.args(["--results", &results.to_string(), "--results-grpc", &results_grpc.to_string()]);
     up.args(["--admin", &admin.to_string()]).stdin(Stdio::null());

@@ -132,11 +132,10 @@ impl ConsumerContext for Changes {
         let is_assigned = change == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let outcome = if is_assigned {
             // At the end, and paused: this client must not fetch.
-            let outcome = partitions
+            partitions
                 .set_all_offsets(rdkafka::Offset::End)
                 .and_then(|()| member.incremental_assign(partitions))
-                .and_then(|()| member.pause(partitions));
-            outcome
+                .and_then(|()| member.pause(partitions))
         } else {
             member.incremental_unassign(partitions)
         };

@@ -198,9 +198,11 @@ impl VoteQueue for KafkaQueue {
     fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
         let Producing { receipts, is_silent, .. } = &*self.producer;
         // Votes pile up where Kafka is away, and then that is what the voter should hear.
-        let full = || match is_silent.load(Ordering::Relaxed) {
-            true => PublishError::Unavailable(SILENT.to_owned()),
-            false => PublishError::Full,
+        let full = || {
+            if is_silent.load(Ordering::Relaxed) {
+                return PublishError::Unavailable(SILENT.to_owned());
+            }
+            PublishError::Full
         };
         let (sender, receipt) = receipt_channel();
         let number = receipts.add(vote.accepted_at, sender).ok_or_else(full)?;

@@ -70,7 +70,7 @@ impl Topic {
 /// Makes the topics of votes and dead letters if they are missing, and checks them.
 pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     let admin = admin(address)?;
-    let brokers = brokers(&admin).await?;
+    let brokers = brokers(&admin)?;
     let replication = wanted_replication(address, brokers);
     let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     if replication > brokers {
@@ -119,11 +119,12 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 fn unreachable(error: impl ToString) -> NotOpen {
     NotOpen::Unreachable(error.to_string())
 }
 
-async fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
+fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
     // The one question of the client library that can't be asked without blocking.
     let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, ANSWER)).map_err(unreachable)?;
     match u16::try_from(metadata.brokers().len()) {
@@ -133,7 +134,7 @@ async fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
 }
 
 async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, NotOpen> {
-    let replication = wanted_replication(address, brokers(admin).await?);
+    let replication = wanted_replication(address, brokers(admin)?);
     let dead = describe(admin, &address.dead_topic()).await?;
     let votes = describe(admin, &address.topic).await?;
     for found in [&dead, &votes] {
@@ -141,7 +142,17 @@ async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, No
             .check(address, replication)
             .map_err(|problem| NotOpen::Refused(format!("topic {}: {problem}", found.topic.name)))?;
     }
+    answers(admin, &votes.topic)?;
     Ok(votes.topic)
+}
+
+/// Whether every partition's leader knows that it is one: a moment after a topic is made, some do not yet.
+fn answers(admin: &AdminClient<Voice>, topic: &Topic) -> Result<(), NotOpen> {
+    tokio::task::block_in_place(|| {
+        (0..topic.partitions).try_for_each(|partition| {
+            admin.inner().fetch_watermarks(&topic.name, i32::from(partition), ANSWER).map(drop).map_err(unreachable)
+        })
+    })
 }
 
 /// A topic with those of its settings that matter.

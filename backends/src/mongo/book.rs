@@ -37,7 +37,7 @@ const ADVANCE_ATTEMPTS: usize = 8;
 pub(crate) struct MongoBook {
     database: Database,
     /// As counting needs them: majority, from the primary.
-    votes: Collection<RawDocumentBuf>,
+    pub(super) votes: Collection<RawDocumentBuf>,
     checkpoints: Collection<RawDocumentBuf>,
     /// As the URL says, for people's questions, which a secondary may answer.
     archive: Collection<RawDocumentBuf>,
@@ -220,18 +220,21 @@ impl Book for MongoBook {
     }
 
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        let mut filter = doc! { "contest": query.contest.as_str() };
+        let time = |time: UnixMillis| DateTime::from_millis(time.0);
+        let mut accepted = doc! { "$gte": time(query.from.unwrap_or(UnixMillis(0))) };
+        if let Some(to) = query.to {
+            accepted.insert("$lt", time(to));
+        }
+        // Every vote has a time after 1970, a partition and an offset; FerretDB, patched as `dev/stack` has it, takes the order
+        // from its index only if the filter bounds all that is sorted by.
+        let mut filter = doc! {
+            "contest": query.contest.as_str(),
+            "accepted_at": accepted,
+            "partition": { "$gte": 0 },
+            "offset": { "$gte": 0_i64 },
+        };
         if let Some(name) = query.name {
             filter.insert("name", name);
-        }
-        let mut accepted = Document::new();
-        for (bound, time) in [("$gte", query.from), ("$lt", query.to)] {
-            if let Some(UnixMillis(time)) = time {
-                accepted.insert(bound, DateTime::from_millis(time));
-            }
-        }
-        if !accepted.is_empty() {
-            filter.insert("accepted_at", accepted);
         }
         let newest_first = doc! { "accepted_at": -1, "partition": 1, "offset": -1 };
         bounded(Self::read_votes(&self.archive, filter, newest_first, query.most)).await
@@ -251,7 +254,7 @@ impl Book for MongoBook {
 }
 
 /// The indexes of the documents that were there already, if nothing else is wrong.
-fn duplicates(error: &Error) -> Result<Vec<usize>, StoreError> {
+pub(super) fn duplicates(error: &Error) -> Result<Vec<usize>, StoreError> {
     // The driver sends what is too much for one command in several, and reports all of them with the caller's indexes.
     let ErrorKind::InsertMany(InsertManyError { write_errors, write_concern_error, .. }) = &*error.kind else {
         return Err(failed(problem(error)));

@@ -10,6 +10,7 @@ use std::{
 use mongodb::{
     Client,
     bson::{Bson, DateTime, Document, doc},
+    error::{Error, ErrorKind},
 };
 use tokio::{
     io::copy_bidirectional,
@@ -23,7 +24,7 @@ use votes::{
     conformance::{NOON, key, logged, vote_id},
 };
 
-use super::{MongoBook, document::of_vote};
+use super::{MongoBook, book::duplicates, document::of_vote};
 use crate::open::NotOpen;
 
 const P: Partition = Partition(3);
@@ -38,8 +39,8 @@ struct Scratch {
 impl Scratch {
     fn new() -> Self {
         let url = std::env::var("OVATION_BOOK").expect(
-            "these tests need a MongoDB server: start one with `dev/stack up`, then `eval \"$(dev/stack env)\"` tells them \
-             where it is",
+            "these tests need a MongoDB server and find it by OVATION_BOOK: `dev/stack up && export $(dev/stack env)` starts \
+             one and sets that",
         );
         let (url, options) = url.split_once('?').unwrap_or((&url, "appName=tests"));
         let rest = url.strip_prefix("mongodb://").expect("OVATION_BOOK begins with mongodb://");
@@ -243,6 +244,22 @@ async fn a_refused_document_is_an_error_and_no_duplicate() {
     assert!(error.starts_with("book: ") && error.contains("bytes"), "{}", &error[..error.len().min(300)]);
 }
 
+#[test]
+fn only_duplicates_are_duplicates() {
+    let answer = |answer: Document| {
+        let error = mongodb::bson::deserialize_from_document(answer).unwrap();
+        duplicates(&Error::from(ErrorKind::InsertMany(error))).map_err(|error| error.to_string())
+    };
+    let known = doc! { "index": 7, "code": 11_000, "errmsg": "E11000 duplicate key error" };
+    assert_eq!(answer(doc! { "writeErrors": [&known] }), Ok(vec![7]));
+    let invalid = doc! { "index": 8, "code": 121, "errmsg": "Document failed validation" };
+    let error = answer(doc! { "writeErrors": [&known, invalid] }).unwrap_err();
+    assert_eq!(error, "book: vote 8 of the batch is refused: Document failed validation (code 121)");
+    let late = doc! { "code": 64, "codeName": "WriteConcernTimeout", "errmsg": "waiting for replication timed out" };
+    let error = answer(doc! { "writeErrors": [known], "writeConcernError": late }).unwrap_err();
+    assert_eq!(error, "book: votes did not reach a majority: waiting for replication timed out (code 64)");
+}
+
 #[tokio::test]
 async fn a_document_that_others_wrote_is_named() {
     let scratch = Scratch::new();
@@ -265,7 +282,8 @@ async fn racing_consumers_raise_a_checkpoint_together() {
     let scratch = Scratch::new();
     let book = scratch.open().await;
     for partition in (0..8).map(Partition) {
-        // All are from 0, so that all begin the partition, and none finds a hole.
+        // All are from 0, so that all begin the partition, and none finds a hole. FerretDB updates a document atomically only
+        // with a patch.
         let race = (1..=6).map(|to| {
             let book = Arc::clone(&book);
             let checkpoint = Checkpoint { offset: Offset(to * 10), last: Some((Offset(to), vote_id(to))) };
@@ -399,4 +417,92 @@ async fn a_call_fails_in_time_while_the_server_hangs_and_the_book_recovers() {
         &["no answer within", "timed out", "No available servers", "interrupted"],
     )
     .await;
+}
+
+/// CPU time of this process so far, all threads.
+fn cpu() -> Duration {
+    let of_thread = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        stat.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(std::fs::read_dir("/proc/self/task").unwrap().map(of_thread).sum())
+}
+
+/// Prints what `votes` votes took.
+async fn measured<T>(what: &str, votes: u64, work: impl Future<Output = T>) -> T {
+    let (begun, used) = (Instant::now(), cpu());
+    let result = work.await;
+    let (took, used) = (begun.elapsed(), cpu().saturating_sub(used));
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / votes as f64;
+    let rate = votes as f64 / took.as_secs_f64();
+    println!("{what:45} {rate:9.0}/s {:7.2} us each, {:6.2} us of our CPU", each(took), each(used));
+    result
+}
+
+/// `cargo test --release -p backends -- --ignored --nocapture how_fast`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn how_fast_a_book_is_written_and_asked() {
+    const BATCHES: u64 = 20;
+    let scratch = Scratch::new();
+    let book = scratch.open().await;
+    let batches = |from: u64| (from..from + BATCHES).map(|n| batch(n * 1_000..(n + 1) * 1_000)).collect::<Vec<_>>();
+    let votes = BATCHES * 1_000;
+    for round in 0..2 {
+        println!("round {round}");
+        let mine = batches(3 * round * BATCHES);
+        measured("documents alone", votes, async {
+            for batch in &mine {
+                std::hint::black_box(batch.iter().map(of_vote).collect::<Vec<_>>());
+            }
+        })
+        .await;
+        measured("the driver's insert_many of trees", votes, async {
+            for batch in &batches((3 * round + 1) * BATCHES) {
+                let documents = batch.iter().map(|logged| Document::try_from(of_vote(logged)).unwrap());
+                let documents: Vec<Document> = documents.collect();
+                let votes = book.votes.clone_with_type();
+                votes.insert_many(documents).ordered(false).await.unwrap();
+            }
+        })
+        .await;
+        let raw: Vec<Vec<_>> =
+            batches((3 * round + 2) * BATCHES).iter().map(|batch| batch.iter().map(of_vote).collect()).collect();
+        measured("the driver's insert_many of bytes", votes, async {
+            for batch in &raw {
+                book.votes.insert_many(batch).ordered(false).await.unwrap();
+            }
+        })
+        .await;
+        measured("insert", votes, async {
+            for batch in &mine {
+                book.insert(Arc::clone(batch)).await.unwrap();
+            }
+        })
+        .await;
+        measured("insert, all of it duplicates", votes, async {
+            for batch in &mine {
+                assert_eq!(book.insert(Arc::clone(batch)).await.unwrap().len(), 1_000);
+            }
+        })
+        .await;
+        measured("locate", votes, async {
+            for batch in &mine {
+                let keys = batch.iter().map(|logged| logged.vote.key.clone()).collect();
+                assert_eq!(book.locate(keys).await.unwrap().len(), 1_000);
+            }
+        })
+        .await;
+        measured("range", votes, async {
+            for batch in &mine {
+                let from = batch[0].place.offset;
+                assert_eq!(book.range(P, from, Offset(from.0 + 1_000), 1_000).await.unwrap().len(), 1_000);
+            }
+        })
+        .await;
+    }
+    let query = VoteQuery { contest: "bands".parse().unwrap(), name: None, from: None, to: None, most: 100 };
+    measured("find, the newest 100", 100, async { book.find(query.clone()).await.unwrap() }).await;
+    let query = VoteQuery { name: Some("Band 3".to_owned()), ..query };
+    measured("find, the newest 100 of a band", 100, async { book.find(query).await.unwrap() }).await;
 }

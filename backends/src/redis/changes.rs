@@ -51,8 +51,10 @@ impl Changes {
         // What was asked for before may be older than what the caller has seen.
         let is_news = |heard: &Heard| heard.asked >= began && heard.version != seen;
         select! {
-            version = self.take_turn(seen, ask) => version,
+            // What was heard comes first: whoever has it must not ask again.
+            biased;
             Ok(heard) = heard.wait_for(is_news) => Ok(heard.version),
+            version = self.take_turn(seen, ask) => version,
         }
     }
 

@@ -1,0 +1,80 @@
+"""What the measuring scripts share: free ports, questions over HTTP, and what a process costs."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASE = ROOT / "target/release"
+PROGRAM = RELEASE / "ovation"
+
+
+def free_addresses(count):
+    """Loopback addresses that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def row_of(row, header):
+    """Prints a row of a Markdown table, after the header if there was none yet; returns the header."""
+    if header is None:
+        header = list(row)
+        print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
+    print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
+    return header
+
+
+class Process:
+    """A program of ours that has `/readyz` at `admin`."""
+
+    def __init__(self, command, admin):
+        self.name = Path(str(command[0])).name
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+        self.peak_mb = 0.0
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{admin}/readyz", timeout=5)
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    sys.exit(f"{self.name} ended")
+                time.sleep(0.05)
+
+    def resident_mb(self):
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        now = next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        self.peak_mb = max(self.peak_mb, now)
+        return now
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.process.pid)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def build():
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace"], cwd=ROOT, check=True)
+    os.sync()  # what the build wrote must not reach the disk during a measurement
