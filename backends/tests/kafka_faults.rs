@@ -33,7 +33,7 @@ use votes::{Accepted, Contests, Door, DoorKind, Place, Reason, Receipt, Refusal,
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long servers may take.
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_mins(2);
 
 fn door(queue: &Arc<dyn VoteQueue>) -> Door {
     Door::new(DoorKind::Rest, Arc::new(Contests::default()), None, Arc::clone(queue))
