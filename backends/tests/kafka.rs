@@ -50,7 +50,7 @@ mod reader {
 }
 
 /// How long anything may take.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// What consumers of one log have been told: which partitions are whose.
 #[derive(Clone, Default)]
