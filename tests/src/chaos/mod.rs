@@ -163,7 +163,10 @@ pub fn run(options: &Options) -> Report {
         snapshot.book.len(),
         fleet.starts(),
     );
-    println!("seed {seed}: {}", if violations.is_empty() { "every promise was kept" } else { "BROKEN PROMISES" });
+    match violations.len() {
+        0 => println!("seed {seed}: every promise was kept"),
+        found => println!("seed {seed}: BROKEN PROMISES: {found} violations, of which the first are"),
+    }
     violations.iter().take(50).for_each(|violation| println!("  {violation}"));
     Report { violations, faults }
 }
