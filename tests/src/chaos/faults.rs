@@ -26,6 +26,12 @@ use crate::stack::Stack;
 /// more: one that wakes sooner meets nobody.
 const SESSION: Duration = Duration::from_secs(6);
 
+/// How long a fault waits for all partitions to be counted.
+const CALM: Duration = Duration::from_secs(20);
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How long the book holds back its answers before a consumer is paused.
 const HOLD: Duration = Duration::from_millis(300);
 
@@ -192,6 +198,7 @@ impl<'a> Scene<'a> {
                 let Some(number) = self.fleet.choose(|kind| kind == Kind::Consumer, number) else {
                     return self.tell_of(fault, None);
                 };
+                self.wait_until_counting();
                 self.tell_of(fault, Some(number));
                 let in_flight = self.hold_batches();
                 let paused = self.fleet.pause(number);
@@ -223,6 +230,7 @@ impl<'a> Scene<'a> {
             }
             Fault::FlushRedis => {
                 let _mine = self.server(Server::Redis);
+                self.wait_until_counting();
                 let flushed = snapshot::tallies(&self.stack.urls)
                     .and_then(|mut redis| redis::cmd("FLUSHALL").query::<()>(&mut redis));
                 self.tell(format_args!("{fault}: {flushed:?}"));
@@ -230,6 +238,23 @@ impl<'a> Scene<'a> {
             }
             Fault::RollBackRedis(age) => self.roll_back_redis(fault, age),
             Fault::RestoreBook(age) => self.restore_book(fault, age),
+        }
+    }
+
+    /// Waits until every partition is being counted, but not for long. What happens to a counter that is recovering from
+    /// something else finds it about to ask for its position anyway; only one in full swing believes that it knows it.
+    fn wait_until_counting(&self) {
+        let begun = Instant::now();
+        let mut first = BTreeMap::new();
+        while begun.elapsed() < CALM {
+            if let Ok(positions) = snapshot::positions(&self.stack.urls) {
+                if first.is_empty() {
+                    first = positions;
+                } else if first.iter().all(|(partition, first)| positions.get(partition).is_some_and(|at| at > first)) {
+                    return;
+                }
+            }
+            thread::sleep(LOOK);
         }
     }
 

@@ -199,9 +199,7 @@ fn catch_up(log: &Log, stack: &Stack) -> Result<(), String> {
     loop {
         let look = || -> Result<_, String> {
             let ends = log.try_ends("votes")?;
-            let mut redis = snapshot::tallies(&stack.urls).map_err(|error| error.to_string())?;
-            let positions: BTreeMap<i32, i64> =
-                redis.hgetall(format!("{PREFIX}position")).map_err(|error| error.to_string())?;
+            let positions = snapshot::positions(&stack.urls).map_err(|error| error.to_string())?;
             Ok((ends, positions))
         };
         let seen = look();
