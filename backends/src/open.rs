@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -249,7 +249,10 @@ impl Stores {
         let shown = Arc::clone(&state);
         self.health.check(name, weight, move || {
             let store = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            async move { store?.check().await.map_err(|error: StoreError| error.to_string()) }
+            async move {
+                let store = store?.upgrade().ok_or("closed")?;
+                store.check().await.map_err(|error: StoreError| error.to_string())
+            }
         });
         Watch { name, state }
     }
@@ -261,15 +264,16 @@ struct Watch {
     state: State,
 }
 
-type State = Arc<Mutex<Result<Arc<dyn Store>, String>>>;
+/// The store is not kept open by being watched: a feed that its consumer drops leaves the group at once.
+type State = Arc<Mutex<Result<Weak<dyn Store>, String>>>;
 
 impl Watch {
-    fn show(&self, state: Result<Arc<dyn Store>, String>) {
+    fn show(&self, state: Result<Weak<dyn Store>, String>) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     fn opened<P: Port + ?Sized>(&self, port: Arc<P>) -> Arc<P> {
-        self.show(Ok(P::as_store(Arc::clone(&port))));
+        self.show(Ok(Arc::downgrade(&P::as_store(Arc::clone(&port)))));
         port
     }
 

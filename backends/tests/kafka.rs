@@ -82,7 +82,7 @@ impl Owners {
 
     /// What a consumer that is gone had.
     fn forget(&self, consumer: usize) {
-        self.0.lock().unwrap().values_mut().for_each(|owners| drop(owners.remove(&consumer)));
+        self.0.lock().unwrap().values_mut().for_each(|owners| _ = owners.remove(&consumer));
     }
 
     /// Waits until all partitions have one owner each, and these are the owners.

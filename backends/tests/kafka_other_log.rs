@@ -170,7 +170,7 @@ async fn a_position_beyond_the_logs_end_stops_the_partition() {
     system.book.advance(PARTITION, Offset(20), ahead).await.unwrap();
     system.start().await;
     let problem = system.stopped().await;
-    assert!(problem.contains("have counted up to offset 40, but the log ends at 20"), "{problem}");
+    assert!(problem.contains("the position in the book is 40, but the log ends at 20"), "{problem}");
     assert_eq!(system.tally().await, (Offset(20), 20));
     system.stop().await;
 }

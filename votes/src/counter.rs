@@ -104,8 +104,8 @@ pub enum Stop {
     },
     /// A store has counted further than the log reaches.
     #[error(
-        "partition {partition}: the {store} have counted up to offset {position}, but the log ends at {end}; this is not \
-         the log that was counted. Restore that log, or begin with empty stores"
+        "partition {partition}: the position in the {store} is {position}, but the log ends at {end}; this is not the log \
+         that was counted. Restore that log, or begin with empty stores"
     )]
     BeyondEnd {
         /// The partition.

@@ -128,7 +128,7 @@ impl Trial {
 
     fn begin(&self, fault: Fault) {
         match fault {
-            Fault::Answer(request, error) => self.cluster.request_errors(request, &[error; 10_000]),
+            Fault::Answer(request, error) => self.cluster.request_errors(request, &vec![error; 10_000]),
             Fault::Down => self.cluster.broker_down(-1).unwrap(),
             Fault::Slow => self.cluster.broker_round_trip_time(-1, Duration::from_secs(10)).unwrap(),
         }

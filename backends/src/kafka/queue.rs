@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use votes::{
     Facts, Offset, Partition, PendingReceipt, Place, PublishError, Store, StoreError, Vote, VoteQueue, receipt_channel,
@@ -39,11 +39,18 @@ const PATIENCE: Duration = Duration::from_millis(1_250);
 /// How often overdue votes are looked for. With [`PATIENCE`] a door answers within two seconds, whatever Kafka does.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long it is remembered that no vote was confirmed. Then votes have to show it anew: a door that nobody tries would never
+/// be well again.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// How long a broker may take to describe the topic: less than a health check may take.
 const DESCRIBE: Duration = Duration::from_millis(1_500);
 
 /// How long the doors wait for the producer's identity, without which the first votes would wait for it.
 const WARM_UP: Duration = Duration::from_secs(10);
+
+/// Said while Kafka is silent.
+const SILENT: &str = "Kafka confirms no votes at the moment";
 
 /// The writing end of a topic.
 pub(crate) struct KafkaQueue {
@@ -59,7 +66,7 @@ struct Producing {
     handle: RwLock<Arc<Handle>>,
     receipts: Arc<Receipts>,
     is_warm: watch::Sender<bool>,
-    /// Votes ran out of time, and none was confirmed since.
+    /// Votes ran out of time lately, and none was confirmed since.
     is_silent: Arc<AtomicBool>,
 }
 
@@ -143,14 +150,19 @@ impl Producing {
 /// Gives up overdue votes, until the queue is gone.
 async fn watch_over(producer: Weak<Producing>) {
     let mut ticks = interval(LOOK);
+    let mut last_overdue = Instant::now();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(producer) = producer.upgrade() else { return };
         let overdue = producer.receipts.expire(PATIENCE);
         if overdue > 0 {
+            last_overdue = Instant::now();
             producer.is_silent.store(true, Ordering::Relaxed);
             tracing::warn!(votes = overdue, "Kafka did not confirm votes in time");
+        }
+        if last_overdue.elapsed() > SILENCE {
+            producer.is_silent.store(false, Ordering::Relaxed);
         }
         producer.replace_if_broken();
     }
@@ -168,6 +180,10 @@ impl Store for KafkaQueue {
         };
         let looked = tokio::task::spawn_blocking(look).await;
         let mut facts = looked.map_err(|error| StoreError::new(STORE, error))??;
+        // A broker that is alone does not know that the others are gone.
+        if self.producer.is_silent.load(Ordering::Relaxed) {
+            return Err(StoreError::new(STORE, SILENT));
+        }
         facts.extend(self.promise.clone());
         Ok(facts)
     }
@@ -184,7 +200,7 @@ impl VoteQueue for KafkaQueue {
         // Votes pile up where Kafka is away, and then that is what the voter should hear.
         let full = || {
             if is_silent.load(Ordering::Relaxed) {
-                return PublishError::Unavailable("Kafka confirms no votes at the moment".to_owned());
+                return PublishError::Unavailable(SILENT.to_owned());
             }
             PublishError::Full
         };

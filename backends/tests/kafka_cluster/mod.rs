@@ -1,6 +1,8 @@
 //! Topics of tests, and what an administrator does to them.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub(crate) mod stack;
+
 use std::time::Duration;
 
 use backends::Stores;
@@ -17,6 +19,7 @@ use uuid::Uuid;
 use votes::{Offset, Partition};
 
 /// A topic of a test's own.
+#[derive(Clone)]
 pub(crate) struct Topic {
     pub(crate) brokers: String,
     pub(crate) name: String,
