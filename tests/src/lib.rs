@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)]
 
 pub mod chaos;
+pub mod ending;
 pub mod stack;
 
 use std::{

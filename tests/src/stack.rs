@@ -3,7 +3,10 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::ending::on_signal;
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -16,6 +19,8 @@ pub struct Stack {
     pub port: u16,
     pub brokers: u16,
     pub urls: Urls,
+    /// Commands that change the servers take turns, so that the last one, which stops them, is the last.
+    turn: Arc<Mutex<()>>,
 }
 
 /// Where the stores are.
@@ -43,7 +48,14 @@ impl Stack {
     pub fn up(folder: &Path, port: u16, brokers: u16) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let urls = Urls { queue: String::new(), tally: String::new(), book: String::new() };
-        let mut stack = Self { folder: folder.canonicalize().unwrap(), port, brokers, urls };
+        let folder = folder.canonicalize().unwrap();
+        let mut stack = Self { folder, port, brokers, urls, turn: Arc::default() };
+        let (mut down, turn) = (stack.command(&["down"]), Arc::clone(&stack.turn));
+        on_signal(move || {
+            // Kept: whoever comes after it would start something again.
+            std::mem::forget(turn.lock());
+            let _ = down.status();
+        });
         stack.run(&["up", "--fresh", "--brokers", &brokers.to_string()]);
         let env = stack.run(&["env"]);
         let value = |key: &str| {
@@ -56,7 +68,10 @@ impl Stack {
 
     /// Runs a command of `dev/stack` to its end and returns what it printed.
     pub fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
+        let output = {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            self.command(arguments).output().unwrap()
+        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "dev/stack {arguments:?}: {}", text(&output.stderr));
         text(&output.stdout)

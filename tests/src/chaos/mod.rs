@@ -163,7 +163,10 @@ pub fn run(options: &Options) -> Report {
         snapshot.book.len(),
         fleet.starts(),
     );
-    println!("seed {seed}: {}", if violations.is_empty() { "every promise was kept" } else { "BROKEN PROMISES" });
+    match violations.len() {
+        0 => println!("seed {seed}: every promise was kept"),
+        found => println!("seed {seed}: BROKEN PROMISES: {found} violations, of which the first are"),
+    }
     violations.iter().take(50).for_each(|violation| println!("  {violation}"));
     Report { violations, faults }
 }
@@ -196,9 +199,7 @@ fn catch_up(log: &Log, stack: &Stack) -> Result<(), String> {
     loop {
         let look = || -> Result<_, String> {
             let ends = log.try_ends("votes")?;
-            let mut redis = snapshot::tallies(&stack.urls).map_err(|error| error.to_string())?;
-            let positions: BTreeMap<i32, i64> =
-                redis.hgetall(format!("{PREFIX}position")).map_err(|error| error.to_string())?;
+            let positions = snapshot::positions(&stack.urls).map_err(|error| error.to_string())?;
             Ok((ends, positions))
         };
         let seen = look();

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{program_named, stack::Urls};
+use crate::{ending::on_signal, program_named, stack::Urls};
 
 /// How often it is looked whether a program has ended, and how much memory it has.
 const LOOK: Duration = Duration::from_millis(50);
@@ -146,6 +146,8 @@ impl Fleet {
         }
         fleet.look();
         let watched = Arc::downgrade(&fleet.inner);
+        let ended = Fleet { inner: Arc::clone(&fleet.inner), addresses: fleet.addresses.clone() };
+        on_signal(move || ended.end());
         let addresses = fleet.addresses.clone();
         thread::spawn(move || watch(&watched, &addresses));
         fleet

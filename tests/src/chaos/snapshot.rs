@@ -212,6 +212,13 @@ pub fn tallies(urls: &Urls) -> redis::RedisResult<redis::Connection> {
     Ok(connection)
 }
 
+/// The tallies' positions.
+pub fn positions(urls: &Urls) -> redis::RedisResult<BTreeMap<i32, i64>> {
+    let mut connection = tallies(urls)?;
+    connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+    connection.hgetall(format!("{PREFIX}position"))
+}
+
 fn hashes(urls: &Urls) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut connection = tallies(urls).unwrap();
     let names: Vec<String> = connection.keys(format!("{PREFIX}*")).unwrap();
