@@ -92,10 +92,12 @@ impl KafkaQueue {
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .set("request.timeout.ms", PATIENCE.as_millis().to_string())
-            // Under load batches form by themselves, while earlier ones are on their way; a lone vote waits for nobody.
-            .set("linger.ms", "0")
             .set("queue.buffering.max.messages", most.to_string())
             .set("statistics.interval.ms", "250");
+        if config.get("linger.ms").is_none() {
+            // Under load batches form by themselves, while earlier ones are on their way; a lone vote waits for nobody.
+            config.set("linger.ms", "0");
+        }
         let promise = promise(&config)?;
         let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
         let is_silent = Arc::new(AtomicBool::new(false));
