@@ -136,7 +136,7 @@ fn full_bag(random: &mut StdRng) -> Vec<Fault> {
     put(3, random, &|random| Fault::PauseConsumer(random.random_range(0..100), SESSION + millis(random, 3_000..8_000)));
     put(2, random, &|_| Fault::AddConsumer);
     put(2, random, &|random| Fault::RemoveConsumer(random.random_range(0..100)));
-    for (server, kills, pauses) in [(Server::Redis, 2, 1), (Server::Mongo, 2, 1), (Server::Kafka, 2, 1)] {
+    for (server, kills, pauses) in [(Server::Redis, 2, 1), (Server::Mongo, 2, 1), (Server::Kafka, 1, 1)] {
         put(kills, random, &move |random| {
             Fault::KillServer(server, random.random_range(0..100), millis(random, 0..4_000))
         });
