@@ -157,7 +157,7 @@ pub struct Scene<'a> {
     pub fleet: &'a Fleet,
     pub begun: Instant,
     servers: BTreeMap<Server, Mutex<()>>,
-    /// Shared by those that pause a consumer, held alone by those that need all consumers to be gone.
+    /// Shared by those that start, stop or pause a consumer, held alone by those that need all consumers to be gone.
     consumers: RwLock<()>,
     happened: Mutex<BTreeMap<&'static str, usize>>,
 }
@@ -207,8 +207,14 @@ impl<'a> Scene<'a> {
                 self.fleet.wake(number, paused);
                 true
             }
-            Fault::AddConsumer => self.tell_of(fault, self.fleet.add_consumer()),
-            Fault::RemoveConsumer(number) => self.tell_of(fault, self.fleet.remove_consumer(number)),
+            Fault::AddConsumer => {
+                let _may_run = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
+                self.tell_of(fault, self.fleet.add_consumer())
+            }
+            Fault::RemoveConsumer(number) => {
+                let _may_run = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
+                self.tell_of(fault, self.fleet.remove_consumer(number))
+            }
             Fault::KillServer(server, number, down) => {
                 let _mine = self.server(server);
                 let name = self.name(server, number);
