@@ -8,8 +8,8 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -33,8 +33,8 @@ use super::{
 /// How long a patient client waits for an answer. Doors answer within two seconds while they live.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a client tries altogether: far longer than anything here is down.
-const PERSISTENCE: Duration = Duration::from_mins(2);
+/// How long a client goes on trying once nothing is down any more. Before that it never gives up.
+const PERSISTENCE: Duration = Duration::from_mins(1);
 
 /// How many clients there are: enough that a few slow answers don't hold up the rate.
 const CLIENTS: u32 = 32;
@@ -67,7 +67,7 @@ struct Shared {
     casts: Mutex<Vec<Cast>>,
     /// Ballots that were sent at least once, in [`OPEN`] and in [`ONCE`] (where two may be of one voter).
     sent: [AtomicUsize; 2],
-    is_over: AtomicBool,
+    over_since: OnceLock<Instant>,
     answers: Mutex<BTreeMap<String, usize>>,
     /// The slowest answer of a door that lived to give it.
     slowest: Mutex<Duration>,
@@ -89,7 +89,7 @@ impl Clients {
         let shared = Arc::new(Shared {
             casts: Mutex::default(),
             sent: Default::default(),
-            is_over: AtomicBool::new(false),
+            over_since: OnceLock::new(),
             answers: Mutex::default(),
             slowest: Mutex::default(),
             problems: Mutex::default(),
@@ -123,7 +123,7 @@ impl Clients {
 
     /// Lets every client hear of its last vote, and tells what all were told.
     pub fn finish(self, secret: Vec<u8>) -> Outcome {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.shared.over_since.get_or_init(Instant::now);
         self.threads.into_iter().for_each(|client| client.join().unwrap());
         let shared = Arc::into_inner(self.shared).unwrap();
         Outcome {
@@ -161,7 +161,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Client {
     fn vote(mut self, every: Duration) {
         let mut due = Instant::now() + every.mul_f64(self.random.random());
-        while !self.shared.is_over.load(Ordering::Relaxed) {
+        while self.shared.over_since.get().is_none() {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             // Votes that fell due while a door was down are not made up for.
             due = (due + every).max(Instant::now());
@@ -205,8 +205,7 @@ impl Client {
 
     /// Sends a vote until it is told what became of it.
     fn send(&mut self, index: usize) {
-        let begun = Instant::now();
-        while begun.elapsed() < PERSISTENCE {
+        while self.shared.over_since.get().is_none_or(|since| since.elapsed() < PERSISTENCE) {
             let cast = {
                 let cast = &mut lock(&self.shared.casts)[index];
                 cast.attempts += 1;
