@@ -19,6 +19,7 @@ pub struct Stack {
     pub port: u16,
     pub brokers: u16,
     pub urls: Urls,
+    is_kept: bool,
     /// Commands that change the servers take turns, so that the last one, which stops them, is the last.
     turn: Arc<Mutex<()>>,
 }
@@ -49,7 +50,7 @@ impl Stack {
         std::fs::create_dir_all(folder).unwrap();
         let urls = Urls { queue: String::new(), tally: String::new(), book: String::new() };
         let folder = folder.canonicalize().unwrap();
-        let mut stack = Self { folder, port, brokers, urls, turn: Arc::default() };
+        let mut stack = Self { folder, port, brokers, urls, is_kept: false, turn: Arc::default() };
         let (mut down, turn) = (stack.command(&["down"]), Arc::clone(&stack.turn));
         on_signal(move || {
             // Kept: whoever comes after it would start something again.
@@ -106,6 +107,11 @@ impl Stack {
         self.folder.join(server)
     }
 
+    /// Keeps the data when the servers are stopped.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
+    }
+
     /// A broker's name, counted from 0.
     pub fn broker(&self, number: u16) -> String {
         if self.brokers == 1 { "kafka".to_owned() } else { format!("kafka-{}", number % self.brokers + 1) }
@@ -114,7 +120,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let stopped = if std::thread::panicking() {
+        let stopped = if self.is_kept || std::thread::panicking() {
             eprintln!("what the servers had is in {}", self.folder.display());
             self.command(&["down"]).status()
         } else {
