@@ -41,9 +41,12 @@ use crate::{
     record,
 };
 
-/// How long a batch waits for more records after its first: long enough to fill under load, and a small part of the tenth of
-/// a second in which a lone vote is counted.
-const LINGER: Duration = Duration::from_millis(20);
+/// How long a batch waits for more records after its first: for those that the same answer of a broker has.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// How long brokers collect records, of all partitions, for one answer. Under load an answer for each record would cost more
+/// than counting it; and this is a good part of the tenth of a second in which a lone vote is counted.
+const COLLECT: Duration = Duration::from_millis(40);
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_millis(1_500);
@@ -140,8 +143,9 @@ impl KafkaFeed {
             // Where to read is said by seeking; an offset that the log does not have is an error, and never another place.
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            // While a broker waits for records of other partitions, a partition that was just sought waits too.
-            .set("fetch.wait.max.ms", "100")
+            // While a broker collects records of other partitions, a partition that was just sought waits too.
+            .set("fetch.wait.max.ms", COLLECT.as_millis().to_string())
+            .set("fetch.min.bytes", "262144")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.message.max.bytes", "262144")
             .set("queued.min.messages", "10000")

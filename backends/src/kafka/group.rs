@@ -15,7 +15,7 @@ use std::{
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
@@ -64,7 +64,9 @@ impl Group {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION.as_millis().to_string())
             .set("heartbeat.interval.ms", (SESSION / 4).as_millis().to_string())
-            .set("enable.auto.commit", "false")
+            // What was stored is sent once a second, for all partitions together.
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false");
         let (sender, changes) = mpsc::unbounded_channel();
         let member: BaseConsumer<Changes> = BaseConsumer::from_config_and_context(&config, Changes { sender })?;
@@ -94,13 +96,10 @@ impl Group {
 
     /// Tells the group how far counting has come, for whoever watches its lag.
     pub(super) fn commit(&self, partition: Partition, position: Offset) -> KafkaResult<()> {
+        let offset = rdkafka::Offset::Offset(i64::try_from(position.0).unwrap_or(i64::MAX));
         let mut offsets = TopicPartitionList::with_capacity(1);
-        offsets.add_partition_offset(
-            &self.topic,
-            i32::from(partition.0),
-            rdkafka::Offset::Offset(i64::try_from(position.0).unwrap_or(i64::MAX)),
-        )?;
-        self.member.commit(&offsets, CommitMode::Async)
+        offsets.add_partition_offset(&self.topic, i32::from(partition.0), offset)?;
+        self.member.store_offsets(&offsets)
     }
 }
 

@@ -95,8 +95,8 @@ impl KafkaQueue {
             .set("queue.buffering.max.messages", most.to_string())
             .set("statistics.interval.ms", "250");
         if config.get("linger.ms").is_none() {
-            // Under load batches form by themselves, while earlier ones are on their way; a lone vote waits for nobody.
-            config.set("linger.ms", "0");
+            // A request for each vote costs brokers and doors far more than the vote: this is the price of a few votes a request.
+            config.set("linger.ms", "5");
         }
         let promise = promise(&config)?;
         let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
