@@ -4,7 +4,7 @@
 //! Leaving, on SIGTERM or SIGINT: not ready first, then the services stop accepting, drain and flush; whatever is still
 //! there after 8 seconds is cut. Everything acknowledged is durable by then, so cutting loses nothing.
 
-use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, thread, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -16,6 +16,9 @@ use crate::{Config, ConfigError, Health, admin, health::Latch, telemetry};
 
 /// The longest that leaving may take.
 const DEADLINE: Duration = Duration::from_secs(8);
+
+/// How much longer the process waits for whoever does not even give its thread back.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Threads for reading files: a few more than partitions are read at once. Each costs memory.
 const MAX_BLOCKING_THREADS: usize = 16;
@@ -117,7 +120,70 @@ async fn leave_on_signal(health: &Health, leaving: &CancellationToken) -> Outcom
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal = name, "leaving");
+    cut_after_deadline();
     health.stop();
     leaving.cancel();
     Ok(())
+}
+
+/// Ends the process if it is still there some time after the deadline. That is a task's, so it needs a thread to run on and
+/// ends with the runtime; but client libraries may keep a thread for as long as they like when they close their connections.
+fn cut_after_deadline() {
+    thread::spawn(|| {
+        thread::sleep(DEADLINE + GRACE);
+        tracing::warn!(deadline = ?DEADLINE, "left with something that did not end");
+        std::process::exit(0);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::{Child, Command, Stdio},
+        time::Instant,
+    };
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// The program of the test below, as a process of its own.
+    #[test]
+    #[ignore = "it waits for SIGTERM, and then for ever"]
+    fn a_program_that_keeps_its_thread() {
+        let config = Config::load(None, json!({ "admin": "127.0.0.1:0" }), 0);
+        main(config, |context| async move {
+            // Whatever runs beside the services has begun, too, when they go on.
+            tokio::task::yield_now().await;
+            println!("started");
+            context.shutdown.cancelled().await;
+            loop {
+                thread::park();
+            }
+        });
+    }
+
+    #[test]
+    fn leaving_ends_in_time_whatever_keeps_a_thread() {
+        let mut program: Child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "program::tests::a_program_that_keeps_its_thread", "--nocapture"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(program.stdout.take().unwrap());
+        let mut lines = std::io::BufRead::lines(lines).map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("started")));
+        let begun = Instant::now();
+        let mut status = None;
+        while status.is_none() && begun.elapsed() < 3 * DEADLINE {
+            Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap();
+            thread::sleep(Duration::from_millis(100));
+            status = program.try_wait().unwrap();
+        }
+        let took = begun.elapsed();
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        assert!(took < DEADLINE + 5 * GRACE, "it took {took:?}");
+    }
 }
