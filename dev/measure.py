@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,10 +17,15 @@ PROGRAM = RELEASE / "ovation"
 
 
 def free_addresses(count):
-    """Loopback addresses that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
+    """Loopback addresses that nobody listens on, below the ports that outgoing connections are given."""
+    sockets = []
+    while len(sockets) < count:
+        each = socket.socket()
+        try:
+            each.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            sockets.append(each)
+        except OSError:
+            each.close()
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()

@@ -11,6 +11,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -107,9 +108,21 @@ pub struct Addresses {
 impl Addresses {
     /// Five free ports.
     pub fn free() -> Self {
-        let listeners: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |index: usize| listeners[index].local_addr().unwrap();
-        Self { rest: port(0), grpc: port(1), results: port(2), results_grpc: port(3), admin: port(4) }
+        let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self { rest: free(), grpc: free(), results: free(), results_grpc: free(), admin: free() }
+    }
+}
+
+/// A port that nobody listens on. It is below those that outgoing connections are given, so none of them takes it meanwhile.
+pub fn free_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Other test processes begin elsewhere.
+        let next = std::process::id() * 10 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + u16::try_from(next % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -109,15 +109,21 @@ export class Ovation {
   }
 }
 
-/** Ports that were free a moment ago; held together, so that they differ. */
+/**
+ * Ports that were free a moment ago; held together, so that they differ. They are below those that outgoing connections are
+ * given, so none of those takes one meanwhile.
+ */
 async function freePorts(count) {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, "127.0.0.1");
-      await once(server, "listening");
-      return server;
-    }),
-  );
+  const servers = [];
+  while (servers.length < count) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const server = createServer().listen(port, "127.0.0.1");
+    const isFree = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (isFree) servers.push(server);
+  }
   const ports = servers.map((server) => server.address().port);
   await Promise.all(servers.map((server) => new Promise((closed) => server.close(closed))));
   return ports;

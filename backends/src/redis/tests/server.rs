@@ -36,7 +36,9 @@ impl Server {
 
     /// A server with these options beside the usual.
     pub(super) fn start(options: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Below the ports that outgoing connections are given, so that none of them takes it meanwhile.
+        let mut ports = (20_000 + u16::try_from(std::process::id() % 12_000).unwrap())..;
+        let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let server = Self { port, folder: tempfile::tempdir().unwrap(), options, process: Mutex::default() };
         server.start_again();
