@@ -346,17 +346,12 @@ impl Servers {
             ("tally", &config.tally, "redis", &["redis://"], cfg!(feature = "redis")),
             ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
         ];
-        let embedded: Vec<&str> = urls.iter().filter(|(_, url, ..)| *url == EMBEDDED).map(|(key, ..)| *key).collect();
-        match embedded.len() {
-            0 => {}
-            3 => return Ok(None),
-            _ => {
-                let (key, problem) =
-                    (embedded[0], "embedded stores and servers can't be mixed: give the URLs of all three");
-                return Err(ConfigError::new(key, format!("{problem}, or of none")));
-            }
-        }
+        let mut embedded = Vec::new();
         for (key, url, feature, schemes, is_built) in urls {
+            if url == EMBEDDED {
+                embedded.push(key);
+                continue;
+            }
             if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
                 let known = schemes.join("... or ");
                 let problem = format!("{url:?} names no store of this kind; give {known}... or {EMBEDDED}");
@@ -364,6 +359,14 @@ impl Servers {
             }
             if !is_built {
                 return Err(without(key, feature));
+            }
+        }
+        match embedded.as_slice() {
+            [] => {}
+            [_, _, _] => return Ok(None),
+            [key, ..] => {
+                let problem = "embedded stores and servers can't be mixed: give the URLs of all three, or of none";
+                return Err(ConfigError::new(*key, problem));
             }
         }
         Ok(Some(Self {
