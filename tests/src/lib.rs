@@ -18,6 +18,8 @@ use std::{
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::stack::Urls;
+
 /// Far longer than anything takes on a busy machine: a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -52,9 +54,7 @@ fn without_stores(mut command: Command) -> Command {
 /// A topic, keys and a database of a test's own, on the servers that `dev/stack` started.
 #[derive(Clone, Debug)]
 pub struct Servers {
-    pub queue: String,
-    pub tally: String,
-    pub book: String,
+    pub urls: Urls,
     /// What the topic, the keys' prefix and the database are called.
     pub name: String,
 }
@@ -66,17 +66,12 @@ impl Servers {
         };
         let name = format!("test-{}", Uuid::now_v7());
         let on = |url: String| url.rsplit_once('/').unwrap().0.to_owned();
-        Self {
+        let urls = Urls {
             queue: format!("{}/{name}", on(url("OVATION_QUEUE"))),
             tally: format!("{}?prefix={name}", url("OVATION_TALLY")),
             book: format!("{}/{name}", on(url("OVATION_BOOK"))),
-            name,
-        }
-    }
-
-    /// As flags of a command.
-    pub fn flags(&self) -> [&str; 6] {
-        ["--queue", &self.queue, "--tally", &self.tally, "--book", &self.book]
+        };
+        Self { urls, name }
     }
 
     /// A key of the tallies.
@@ -86,7 +81,7 @@ impl Servers {
 
     /// Runs a command of the program on these stores.
     pub fn run(&self, command: &[&str]) -> Output {
-        run(&[command, &self.flags()].concat())
+        run(&[command, &self.urls.flags()].concat())
     }
 
     /// Runs the audit and returns its report, having checked that the exit code agrees with it.

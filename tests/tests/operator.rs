@@ -24,7 +24,7 @@ fn voted(votes: u64) -> (Servers, System, TempDir) {
 }
 
 fn start(servers: &Servers, folder: &TempDir) -> System {
-    System::start_with(&folder.path().join("data"), Addresses::free(), &servers.flags())
+    System::start_with(&folder.path().join("data"), Addresses::free(), &servers.urls.flags())
 }
 
 /// Casts votes for 90 bands and waits until they are counted.
@@ -39,16 +39,12 @@ fn vote(system: &System, votes: u64) {
 }
 
 fn redis(servers: &Servers) -> redis::Connection {
-    redis::Client::open(servers.tally.split('?').next().unwrap()).unwrap().get_connection().unwrap()
-}
-
-fn brokers(servers: &Servers) -> &str {
-    servers.queue.strip_prefix("kafka://").unwrap().split('/').next().unwrap()
+    redis::Client::open(servers.urls.tally.split('?').next().unwrap()).unwrap().get_connection().unwrap()
 }
 
 /// Puts a record on a topic, as somebody else would.
 fn produce(servers: &Servers, topic: &str, key: &[u8], value: &[u8], headers: &[(&str, &str)]) {
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers(servers)).create().unwrap();
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers.urls.brokers()).create().unwrap();
     let headers = headers
         .iter()
         .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
@@ -59,7 +55,7 @@ fn produce(servers: &Servers, topic: &str, key: &[u8], value: &[u8], headers: &[
 /// The key and the value of a topic's first record.
 fn first_record(servers: &Servers, topic: &str) -> (Vec<u8>, Vec<u8>) {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers(servers)).set("group.id", "test");
+    config.set("bootstrap.servers", servers.urls.brokers()).set("group.id", "test");
     let consumer: BaseConsumer = config.create().unwrap();
     let mut all = TopicPartitionList::new();
     (0..12).for_each(|partition| all.add_partition_offset(topic, partition, Offset::Beginning).unwrap());
@@ -70,7 +66,7 @@ fn first_record(servers: &Servers, topic: &str) -> (Vec<u8>, Vec<u8>) {
 
 fn lose_half_the_book(servers: &Servers) {
     let lose = async {
-        let client = mongodb::Client::with_uri_str(&servers.book).await.unwrap();
+        let client = mongodb::Client::with_uri_str(&servers.urls.book).await.unwrap();
         let votes = client.database(&servers.name).collection::<Document>("votes");
         let lost = votes.delete_many(doc! { "partition": { "$lt": 6 } }).await.unwrap();
         assert!(lost.deleted_count > 0);

@@ -8,13 +8,13 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
-    message::{BorrowedMessage, Header, Headers, OwnedHeaders},
+    message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 use tokio::sync::OnceCell;
 use votes::{DeadLetter, Offset, Partition, Place, Poison, StoreError, UnixMillis};
 
-use super::{STORE, Voice, address::Address};
+use super::{STORE, Voice, address::Address, header_of};
 
 /// How long a broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -122,9 +122,8 @@ fn read_all(address: &Address, partition: Partition) -> Result<BTreeMap<Offset, 
 
 fn read(message: &BorrowedMessage<'_>) -> Result<DeadLetter, StoreError> {
     let header = |key: &str| {
-        let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == key));
-        let text = header.and_then(|header| header.value).and_then(|value| std::str::from_utf8(value).ok());
-        text.ok_or_else(|| failed(format!("the record at {} has no header {key:?}", message.offset())))
+        header_of(message, key)
+            .ok_or_else(|| failed(format!("the record at {} has no header {key:?}", message.offset())))
     };
     let place = Place {
         partition: Partition(header(PARTITION)?.parse().map_err(failed)?),

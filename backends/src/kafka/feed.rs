@@ -18,7 +18,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
     error::KafkaResult,
-    message::{BorrowedMessage, Headers},
+    message::BorrowedMessage,
 };
 use tokio::{
     sync::Notify,
@@ -33,6 +33,7 @@ use super::{
     address::Address,
     dead::DeadLetters,
     group::Group,
+    header_of,
     identity::{self, Identity},
     topic::{self, Topic},
 };
@@ -346,8 +347,7 @@ impl VoteFeed for KafkaFeed {
 fn read(message: &BorrowedMessage<'_>) -> Result<Record, StoreError> {
     let offset = Offset(u64::try_from(message.offset()).map_err(failed)?);
     let accepted_at = UnixMillis(message.timestamp().to_millis().unwrap_or_default());
-    let trace = message.headers().and_then(|headers| headers.iter().find(|header| header.key == "traceparent"));
-    let trace = trace.and_then(|header| header.value).and_then(|value| std::str::from_utf8(value).ok());
+    let trace = header_of(message, "traceparent");
     let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
     Ok(Record { offset, accepted_at, vote: record::decode(key, accepted_at, value, trace) })
 }

@@ -23,7 +23,12 @@ mod queue;
 mod receipts;
 mod topic;
 
-use rdkafka::{ClientContext, config::RDKafkaLogLevel, error::KafkaError};
+use rdkafka::{
+    ClientContext, Message,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
+};
 
 pub(crate) use feed::KafkaFeed;
 pub(crate) use group::has_consumers;
@@ -31,6 +36,12 @@ pub(crate) use queue::KafkaQueue;
 
 /// What the log is called in errors.
 const STORE: &str = "vote log";
+
+/// The text of a record's header, if it has one of this name.
+fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str> {
+    let header = message.headers()?.iter().find(|header| header.key == key)?;
+    std::str::from_utf8(header.value?).ok()
+}
 
 /// Sends librdkafka's own words to our log.
 #[derive(Clone, Copy)]
