@@ -42,8 +42,12 @@ use crate::{
     record,
 };
 
-/// How long a batch waits for more records after its first: for those that the same answer of a broker has.
-const LINGER: Duration = Duration::from_millis(5);
+/// The time from one batch of a partition to the next, for each record of the first. So a lone vote is counted at once, and
+/// under load the stores are asked less often, as each question costs them more than a vote.
+const PACE_EACH: Duration = Duration::from_millis(5);
+
+/// The most of that time.
+const PACE_MOST: Duration = Duration::from_millis(100);
 
 /// How long brokers collect records, of all partitions, for one answer. Under load an answer for each record would cost more
 /// than counting it; and this is a good part of the tenth of a second in which a lone vote is counted.
@@ -89,6 +93,8 @@ struct Lane {
     from: Offset,
     /// Records of the next batch that have already been taken from the queue.
     records: Vec<Record>,
+    /// Until when the next batch waits for more of them.
+    until: Option<Instant>,
 }
 
 /// Whether the log is known.
@@ -103,20 +109,17 @@ impl Lane {
     /// Takes at least one record from the queue, and up to `most` as they come. What was taken stays in the lane, so that a
     /// caller who gives up has read nothing.
     async fn fill(&mut self, partition: Partition, most: usize) -> Result<(), StoreError> {
-        let Self { queue, records, .. } = self;
+        let Self { queue, records, until, .. } = self;
         let (queue, filled) = queue.as_ref().ok_or_else(|| failed(format!("partition {partition} was not sought")))?;
-        let mut until = None;
         while records.len() < most {
             match queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => records.push(read(&message)?),
                 Some(Err(error)) => return Err(failed(format!("partition {partition}: {error}"))),
                 None if records.is_empty() => filled.notified().await,
-                None => {
-                    let until = *until.get_or_insert_with(|| Instant::now() + LINGER);
-                    if timeout_at(until, filled.notified()).await.is_err() {
-                        break;
-                    }
-                }
+                None => match *until {
+                    Some(until) if timeout_at(until, filled.notified()).await.is_ok() => {}
+                    _ => break,
+                },
             }
         }
         Ok(())
@@ -239,6 +242,11 @@ impl KafkaFeed {
     }
 }
 
+/// The time until the next batch after one with so many records.
+fn pace(records: usize) -> Duration {
+    u32::try_from(records).map_or(PACE_MOST, |records| PACE_MOST.min(PACE_EACH.saturating_mul(records)))
+}
+
 fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::new(STORE, error)
 }
@@ -296,7 +304,7 @@ impl VoteFeed for KafkaFeed {
         let mut lane = self.lane(partition)?.lock().await;
         self.stop_fetching(&mut self.fetching(), partition)?;
         // The old queue ends before there is a new one: they are two handles of one thing.
-        *lane = Lane { queue: None, generation: lane.generation, from: at, records: Vec::new() };
+        *lane = Lane { generation: lane.generation, from: at, ..Lane::default() };
         self.recognise(&mut lane)?;
         let queue = self.client.split_partition_queue(&self.topic.name, i32::from(partition.0));
         let mut queue = queue.ok_or_else(|| failed(format!("partition {partition} has no queue")))?;
@@ -325,6 +333,7 @@ impl VoteFeed for KafkaFeed {
         let to = records.last().map_or(lane.from, |record| record.offset.next());
         let batch = Batch { partition, from: lane.from, to, records };
         lane.from = to;
+        lane.until = Some(Instant::now() + pace(batch.records.len()));
         Ok(batch)
     }
 
@@ -350,4 +359,18 @@ fn read(message: &BorrowedMessage<'_>) -> Result<Record, StoreError> {
     let trace = header_of(message, "traceparent");
     let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
     Ok(Record { offset, accepted_at, vote: record::decode(key, accepted_at, value, trace) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_slows_with_the_load_and_only_so_far() {
+        assert_eq!(pace(0), Duration::ZERO);
+        assert_eq!(pace(1), Duration::from_millis(5));
+        assert_eq!(pace(10), Duration::from_millis(50));
+        assert_eq!(pace(1_000), PACE_MOST);
+        assert_eq!(pace(usize::MAX), PACE_MOST);
+    }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mongodb::{
     Collection, Database,
     bson::{DateTime, Document, RawDocumentBuf, doc},
-    error::{Error, ErrorKind, InsertManyError, WriteFailure},
+    error::{Error, ErrorKind, WriteFailure},
     options::FindOptions,
 };
 use votes::{
@@ -17,13 +17,12 @@ use votes::{
 use super::{
     bounded,
     connect::{self, counted},
-    document::{int64, of_vote, read_checkpoint, read_place, read_vote},
-    failed, problem,
+    document::{int64, read_checkpoint, read_place, read_vote},
+    failed,
+    insert::{DUPLICATE_KEY, Inserter},
+    problem,
 };
 use crate::open::NotOpen;
-
-/// The server's code for an `_id` that is there already.
-const DUPLICATE_KEY: i32 = 11_000;
 
 /// Ballot keys that are looked up at a time: far below the 16 MB of a command.
 const LOCATE_CHUNK: usize = 10_000;
@@ -38,6 +37,7 @@ pub(crate) struct MongoBook {
     database: Database,
     /// As counting needs them: majority, from the primary.
     pub(super) votes: Collection<RawDocumentBuf>,
+    inserter: Inserter,
     checkpoints: Collection<RawDocumentBuf>,
     /// As the URL says, for people's questions, which a secondary may answer.
     archive: Collection<RawDocumentBuf>,
@@ -47,8 +47,10 @@ impl MongoBook {
     /// Opens the book that a URL names, making its indexes if they are not there yet.
     pub(crate) async fn connect(url: &str) -> Result<Self, NotOpen> {
         let database = connect::connect(url).await?;
+        let votes = counted(&database, "votes");
         Ok(Self {
-            votes: counted(&database, "votes"),
+            inserter: Inserter::new(votes.clone()),
+            votes,
             checkpoints: counted(&database, "checkpoints"),
             archive: database.collection("votes"),
             database,
@@ -135,17 +137,7 @@ impl Book for MongoBook {
     }
 
     async fn insert(&self, votes: Arc<[LoggedVote]>) -> Result<Vec<usize>, StoreError> {
-        if votes.is_empty() {
-            return Ok(Vec::new());
-        }
-        bounded(async {
-            // Unordered: a duplicate does not stop those after it.
-            match self.votes.insert_many(votes.iter().map(of_vote)).ordered(false).await {
-                Ok(_) => Ok(Vec::new()),
-                Err(error) => duplicates(&error),
-            }
-        })
-        .await
+        self.inserter.insert(votes).await
     }
 
     async fn locate(&self, keys: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError> {
@@ -251,24 +243,6 @@ impl Book for MongoBook {
         })
         .await
     }
-}
-
-/// The indexes of the documents that were there already, if nothing else is wrong.
-pub(super) fn duplicates(error: &Error) -> Result<Vec<usize>, StoreError> {
-    // The driver sends what is too much for one command in several, and reports all of them with the caller's indexes.
-    let ErrorKind::InsertMany(InsertManyError { write_errors, write_concern_error, .. }) = &*error.kind else {
-        return Err(failed(problem(error)));
-    };
-    if let Some(error) = write_concern_error {
-        return Err(failed(format!("votes did not reach a majority: {} (code {})", error.message, error.code)));
-    }
-    let index_of_duplicate = |refused: &mongodb::error::IndexedWriteError| match refused.code {
-        DUPLICATE_KEY => Ok(refused.index),
-        code => {
-            Err(failed(format!("vote {} of the batch is refused: {} (code {code})", refused.index, refused.message)))
-        }
-    };
-    write_errors.iter().flatten().map(index_of_duplicate).collect()
 }
 
 fn is_duplicate(error: &Error) -> bool {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`connect`] | from a URL to a book: time-outs, indexes, what is refused |
 //! | [`book`] | the port |
+//! | [`insert`] | many batches in one command |
 //! | [`document`] | a vote as a document and back |
 //!
 //! Counting writes with majority and journal, and reads from the primary what a majority has, whatever the URL says: the
@@ -12,6 +13,7 @@
 mod book;
 mod connect;
 mod document;
+mod insert;
 #[cfg(test)]
 mod tests;
 

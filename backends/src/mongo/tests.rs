@@ -24,7 +24,11 @@ use votes::{
     conformance::{NOON, key, logged, vote_id},
 };
 
-use super::{MongoBook, book::duplicates, document::of_vote};
+use super::{
+    MongoBook,
+    document::of_vote,
+    insert::{duplicates, refused},
+};
 use crate::open::NotOpen;
 
 const P: Partition = Partition(3);
@@ -170,6 +174,50 @@ async fn duplicates_in_a_large_batch_are_named_by_their_index() {
     assert_eq!(all, batch(0..1_000).to_vec());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_share_a_command_hear_of_their_own_duplicates() {
+    let scratch = Scratch::new();
+    let book = scratch.open().await;
+    let of_partition = |partition: u16| -> Arc<[LoggedVote]> {
+        let first = u64::from(partition) * 1_000;
+        (0..50).map(|offset| logged(first + offset, Partition(partition), offset)).collect()
+    };
+    // Each partition has other votes in the book already.
+    let known = |partition: u16| vec![usize::from(partition), usize::from(partition) + 20];
+    for partition in 0..12 {
+        let votes = of_partition(partition);
+        book.insert(known(partition).into_iter().map(|index| votes[index].clone()).collect()).await.unwrap();
+    }
+    let inserts = (0..12).map(|partition| {
+        let (book, votes) = (Arc::clone(&book), of_partition(partition));
+        tokio::spawn(async move { book.insert(votes).await.unwrap() })
+    });
+    for (partition, insert) in (0..12).zip(inserts.collect::<Vec<_>>()) {
+        let mut named = insert.await.unwrap();
+        named.sort_unstable();
+        assert_eq!(named, known(partition), "partition {partition}");
+        let stored = book.range(Partition(partition), Offset(0), Offset(50), 50).await.unwrap();
+        assert_eq!(stored, of_partition(partition).to_vec());
+    }
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_leaves_nobody_behind() {
+    let scratch = Scratch::new();
+    let book = scratch.open().await;
+    let insert = |n: u64| {
+        let book = Arc::clone(&book);
+        async move { book.insert(batch([n])).await }
+    };
+    // On one thread all three are in line before anything is sent; the first goes before it has heard.
+    let (first, second, third) = (tokio::spawn(insert(1)), tokio::spawn(insert(2)), tokio::spawn(insert(3)));
+    tokio::task::yield_now().await;
+    first.abort();
+    assert_eq!(second.await.unwrap().unwrap(), Vec::<usize>::new());
+    assert_eq!(third.await.unwrap().unwrap(), Vec::<usize>::new());
+    assert_eq!(book.locate(vec![key(2), key(3)]).await.unwrap(), vec![Some(at(2)), Some(at(3))]);
+}
+
 #[tokio::test]
 async fn places_come_in_the_order_of_the_keys() {
     let scratch = Scratch::new();
@@ -248,13 +296,16 @@ async fn a_refused_document_is_an_error_and_no_duplicate() {
 fn only_duplicates_are_duplicates() {
     let answer = |answer: Document| {
         let error = mongodb::bson::deserialize_from_document(answer).unwrap();
-        duplicates(&Error::from(ErrorKind::InsertMany(error))).map_err(|error| error.to_string())
+        let refused = refused(Error::from(ErrorKind::InsertMany(error)));
+        refused.and_then(|refused| duplicates(&refused, 5..10)).map_err(|error| error.to_string())
     };
     let known = doc! { "index": 7, "code": 11_000, "errmsg": "E11000 duplicate key error" };
-    assert_eq!(answer(doc! { "writeErrors": [&known] }), Ok(vec![7]));
+    assert_eq!(answer(doc! { "writeErrors": [&known] }), Ok(vec![2]));
+    let of_another = doc! { "index": 4, "code": 121, "errmsg": "Document failed validation" };
+    assert_eq!(answer(doc! { "writeErrors": [of_another, &known] }), Ok(vec![2]));
     let invalid = doc! { "index": 8, "code": 121, "errmsg": "Document failed validation" };
     let error = answer(doc! { "writeErrors": [&known, invalid] }).unwrap_err();
-    assert_eq!(error, "book: vote 8 of the batch is refused: Document failed validation (code 121)");
+    assert_eq!(error, "book: vote 3 of the batch is refused: Document failed validation (code 121)");
     let late = doc! { "code": 64, "codeName": "WriteConcernTimeout", "errmsg": "waiting for replication timed out" };
     let error = answer(doc! { "writeErrors": [known], "writeConcernError": late }).unwrap_err();
     assert_eq!(error, "book: votes did not reach a majority: waiting for replication timed out (code 64)");
