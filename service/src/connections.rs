@@ -109,16 +109,25 @@ async fn answer(
     remote: SocketAddr,
     request: hyper::Request<Incoming>,
 ) -> Result<Answer, Infallible> {
-    let (sender, answer) = oneshot::channel();
-    // An answer borrows from the client, so a task holds both until its last byte is sent.
-    tokio::spawn(async move {
+    let (sender, mut answer) = oneshot::channel();
+    // An answer borrows from the client, so one future holds both until its last byte is sent.
+    let mut sending = Box::pin(async move {
         match local_request(&client, remote, request) {
             Ok(request) => send(request.dispatch().await, sender).await,
             Err(problem) => _ = sender.send(problem_answer(&problem)),
         }
     });
+    let answer = tokio::select! {
+        biased;
+        () = &mut sending => answer.await,
+        // The rest of the body is sent as the connection takes it.
+        head = &mut answer => {
+            tokio::spawn(sending);
+            head
+        }
+    };
     let failed = || problem_answer(&Problem::plain(Status::InternalServerError, "the request was not answered"));
-    Ok(answer.await.unwrap_or_else(|_| failed()))
+    Ok(answer.unwrap_or_else(|_| failed()))
 }
 
 fn local_request(
