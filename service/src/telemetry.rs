@@ -6,6 +6,7 @@ use std::{
 };
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -26,13 +27,18 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The metrics of this process.
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    handle: PrometheusHandle,
+    /// CPU, memory and open files: `process_cpu_seconds_total` and its like.
+    process: Collector,
+}
 
 impl Metrics {
     /// In Prometheus text format.
     pub fn render(&self) -> String {
-        self.0.run_upkeep();
-        self.0.render()
+        self.process.collect();
+        self.handle.run_upkeep();
+        self.handle.render()
     }
 
     /// Histograms keep each sample until it is folded into its bucket, and where nobody scrapes, nothing else would do that.
@@ -40,7 +46,7 @@ impl Metrics {
         let mut every = tokio::time::interval(UPKEEP);
         loop {
             every.tick().await;
-            self.0.run_upkeep();
+            self.handle.run_upkeep();
         }
     }
 }
@@ -63,7 +69,8 @@ pub fn init(config: &Config) -> Result<Metrics, ConfigError> {
         .map_err(|error| ConfigError::new("metrics", error.to_string()))?
         .install_recorder()
         .map_err(|error| ConfigError::new("metrics", error.to_string()))?;
-    let metrics = Metrics(handle);
+    let metrics = Metrics { handle, process: Collector::default() };
+    metrics.process.describe();
     tokio::spawn(metrics.clone().fold());
     Ok(metrics)
 }
