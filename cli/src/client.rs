@@ -30,6 +30,12 @@ struct Problem {
 
 /// Gets `path` (with its query) of the service at `base`.
 pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T, ClientError> {
+    let (url, body) = get_bytes(base, path).await?;
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+/// Gets `path` of the service at `base`: the whole URL, and the body as it is.
+pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|_| ClientError::Url(base.to_owned()))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -43,7 +49,7 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
         let detail = problem.map_or_else(|_| String::new(), |problem| format!("{}: {}", problem.title, problem.detail));
         return Err(ClientError::Refused { url, status, detail });
     }
-    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+    Ok((url, body))
 }
 
 async fn fetch(uri: &Uri, host: &str) -> Result<(StatusCode, Bytes), service::program::Failure> {

@@ -2,12 +2,12 @@
 
 use std::{fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use hyper::Uri;
 use serde::Serialize;
 use votes::ContestId;
 
-use super::votes::Bands;
+use super::{votes::Bands, wire::Wire};
 use crate::duration;
 
 /// Each connection and each vote in flight costs memory, so a slip of the keyboard must not ask for millions.
@@ -92,8 +92,21 @@ pub(crate) struct FloodArgs {
     pub(crate) quiet: bool,
 }
 
+impl FloodArgs {
+    /// What is not said here is as on a command line that does not say it.
+    pub(super) fn of(protocol: Protocol, url: Uri, rate: Rate, length: Duration) -> Self {
+        #[derive(Parser)]
+        struct Alone {
+            #[command(flatten)]
+            flood: FloodArgs,
+        }
+        let Alone { flood } = Alone::parse_from(["flood"]);
+        Self { protocol, url: Some(url), rate, length, quiet: true, ..flood }
+    }
+}
+
 /// How votes are cast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Protocol {
     /// `POST /v1/votes`, one vote each
@@ -104,6 +117,28 @@ pub(crate) enum Protocol {
     Grpc,
     /// `VoteService.CastVotes`, a pipeline of votes
     GrpcStream,
+}
+
+impl Protocol {
+    /// Whether it is spoken over HTTP/1.1.
+    pub(crate) fn is_rest(self) -> bool {
+        matches!(self, Self::Rest | Self::RestBatch)
+    }
+
+    /// Whether each vote is a request of its own.
+    pub(crate) fn is_single(self) -> bool {
+        matches!(self, Self::Rest | Self::Grpc)
+    }
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "REST",
+            Self::RestBatch => "REST batch",
+            Self::Grpc => "gRPC",
+            Self::GrpcStream => "gRPC stream",
+        }
+    }
 }
 
 /// How many votes are due.
@@ -172,6 +207,8 @@ pub(super) struct Plan {
     pub(super) retry_for: Duration,
     pub(super) timeout: Duration,
     pub(super) seed: u64,
+    /// What goes over its connections.
+    pub(super) wire: Arc<Wire>,
 }
 
 impl TryFrom<&FloodArgs> for Plan {
@@ -222,6 +259,7 @@ impl TryFrom<&FloodArgs> for Plan {
             retry_for: args.retry_for,
             timeout: args.timeout,
             seed: args.seed.unwrap_or_else(rand::random),
+            wire: Arc::default(),
         })
     }
 }
@@ -231,7 +269,7 @@ fn at_most(flag: &str, number: usize, most: usize) -> Result<usize, String> {
 }
 
 fn check_url(url: Uri, protocol: Protocol) -> Result<Uri, String> {
-    let is_rest = matches!(protocol, Protocol::Rest | Protocol::RestBatch);
+    let is_rest = protocol.is_rest();
     if url.scheme_str() != Some("http") || url.host().is_none_or(str::is_empty) {
         return Err(format!("--url {url} must be like http://host:port; other schemes are not spoken"));
     }

@@ -1,32 +1,46 @@
 //! One vote a call: `VoteService.CastVote`.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
 use proto::v1::vote_service_client::VoteServiceClient;
 use tokio::time::timeout;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
+use tower::service_fn;
 
 use super::{
     args::Plan,
     http::describe,
     ledger::Answer,
     votes::{Bands, DueVote},
+    wire::Counted,
     worker::Caster,
 };
 
 /// A connection that makes itself again when it was lost.
 pub(super) async fn connect(plan: &Plan) -> Channel {
     let endpoint = Endpoint::from(plan.url.clone())
-        .tcp_nodelay(true)
         .connect_timeout(plan.timeout)
         // The receipts of a stream's whole window fit, so that the server never waits for us to read.
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(1 << 20);
-    // A server that is not there yet will be called again by the first vote.
-    endpoint.connect().await.unwrap_or_else(|_| endpoint.connect_lazy())
+    let wire = Arc::clone(&plan.wire);
+    let connector = service_fn(move |address: Uri| {
+        let wire = Arc::clone(&wire);
+        async move {
+            let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+            Counted::connect(host, address.port_u16().unwrap_or(80), wire).await.map(TokioIo::new)
+        }
+    });
+    match endpoint.connect_with_connector(connector.clone()).await {
+        Ok(channel) => channel,
+        // A server that is not there yet will be called again by the first vote.
+        Err(_) => endpoint.connect_with_connector_lazy(connector),
+    }
 }
 
 pub(super) struct Grpc {

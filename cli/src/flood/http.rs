@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -16,7 +17,9 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
+
+use super::wire::{Counted, Wire};
 
 /// The answer to a full batch of refusals is about half of it.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
@@ -29,10 +32,11 @@ pub(super) struct Http {
     target: Uri,
     content_type: HeaderValue,
     timeout: Duration,
+    wire: Arc<Wire>,
     connection: Option<Connection>,
 }
 
-type Work = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Work = http1::Connection<TokioIo<Counted>, Full<Bytes>>;
 
 /// The connection's own work is done by whoever waits for its answer, in the same task: that saves two switches of
 /// tasks for each request.
@@ -47,7 +51,13 @@ pub(super) type NoAnswer = String;
 
 impl Http {
     /// Posts to the path under the address. The address is one that was checked: plain HTTP with a host.
-    pub(super) fn new(address: &Uri, path: &str, content_type: &'static str, timeout: Duration) -> Self {
+    pub(super) fn new(
+        address: &Uri,
+        path: &str,
+        content_type: &'static str,
+        timeout: Duration,
+        wire: Arc<Wire>,
+    ) -> Self {
         let authority = address.authority().expect("a checked address has a host");
         let target = format!("{}{path}", address.path().trim_end_matches('/'));
         Self {
@@ -58,6 +68,7 @@ impl Http {
             target: target.parse().expect("the path of a URL and a path of ours"),
             content_type: HeaderValue::from_static(content_type),
             timeout,
+            wire,
             connection: None,
         }
     }
@@ -101,10 +112,9 @@ impl Http {
     }
 
     async fn new_connection(&self) -> Result<Connection, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
+        let stream = Counted::connect(&self.host, self.port, Arc::clone(&self.wire))
             .await
             .map_err(|error| format!("can't connect to {}:{}: {error}", self.host, self.port))?;
-        stream.set_nodelay(true)?;
         let (sender, work) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Connection { sender, work: Some(Box::pin(work)) })
     }
@@ -168,7 +178,7 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -188,7 +198,7 @@ mod tests {
     async fn listen() -> (TcpListener, Http) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let http = Http::new(&url, "/v1/votes", "application/json", Duration::from_mins(1));
+        let http = Http::new(&url, "/v1/votes", "application/json", Duration::from_mins(1), Arc::default());
         (listener, http)
     }
 

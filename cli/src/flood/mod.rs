@@ -26,6 +26,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 mod votes;
+mod wire;
 mod worker;
 
 use std::{
@@ -46,14 +47,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::args::FloodArgs;
+pub(crate) use self::{
+    args::{FloodArgs, Protocol, Rate},
+    report::Report,
+};
 use self::{
-    args::{Plan, Protocol, Rate, Voters},
+    args::{Plan, Voters},
     grpc::Grpc,
     grpc_stream::Pipeline,
     ledger::{Ledger, Live},
     receipts::Receipts,
-    report::Report,
     rest::Rest,
     rest_batch::RestBatch,
     schedule::Schedule,
@@ -89,6 +92,21 @@ pub(crate) async fn run(args: FloodArgs, stop: CancellationToken) -> ExitCode {
         eprintln!("ovation flood: {complaint}");
     }
     if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Floods a door quietly, for whoever has more to measure than the flood.
+///
+/// # Errors
+/// A sentence that names the wrong flag.
+pub(crate) async fn measure(
+    protocol: Protocol,
+    url: Uri,
+    rate: Rate,
+    length: Duration,
+    stop: CancellationToken,
+) -> Result<Report, String> {
+    let plan = Plan::try_from(&FloodArgs::of(protocol, url, rate, length))?;
+    Ok(flood_on_one_thread(plan, None, false, stop).await)
 }
 
 /// A runtime with one thread spends up to a half less on a vote than one that wakes its threads for each other, which
@@ -139,6 +157,7 @@ pub(crate) async fn demo(
         retry_for: Duration::ZERO,
         timeout: Duration::from_secs(5),
         seed: rand::random(),
+        wire: Arc::default(),
     };
     while !stop.is_cancelled() {
         join!(

@@ -17,15 +17,15 @@ const SHOWN_ERRORS: usize = 3;
 
 /// The outcome of a flood. Its JSON form is an interface that scripts rely on.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     protocol: Protocol,
     url: String,
     /// From the start to the end of sending, or to the last acknowledgement if that came later.
     seconds: f64,
     /// Votes a second that were asked for; none if as many as possible.
     offered: Option<f64>,
-    sent: u64,
-    acknowledged: u64,
+    pub(crate) sent: u64,
+    pub(crate) acknowledged: u64,
     refused: u64,
     failed: u64,
     /// How often a vote was sent again.
@@ -33,13 +33,20 @@ pub(super) struct Report {
     /// Votes that were due and not sent, because the flood was behind when its time was over, or stopped.
     unsent: u64,
     /// Acknowledged votes a second.
-    rate: f64,
+    pub(crate) rate: f64,
+    connections: usize,
+    /// What the sockets took and gave, protocol overhead above TCP included.
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
     #[serde(flatten)]
     latencies: Latencies,
     /// The most frequent first.
     errors: Vec<ErrorCount>,
     #[serde(skip)]
     first_error: Option<String>,
+    /// In microseconds, of acknowledged votes, from when each was due.
+    #[serde(skip)]
+    pub(crate) micros: Histogram<u32>,
 }
 
 /// Of acknowledged votes, from when each was due; none if there was no such vote.
@@ -84,11 +91,15 @@ impl Report {
             latencies: Latencies::of(&ledger.latencies),
             errors: ledger.errors.most_frequent().into_iter().map(count).collect(),
             first_error: ledger.errors.first().map(str::to_owned),
+            connections: plan.connections,
+            bytes_sent: plan.wire.sent(),
+            bytes_received: plan.wire.received(),
+            micros: ledger.latencies.clone(),
         }
     }
 
     /// A sentence about the votes that were not acknowledged, if there are any.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(crate) fn complaint(&self) -> Option<String> {
         let first = self.first_error.as_ref()?;
         Some(format!(
             "{} of {} votes were not acknowledged; the first error: {first}",

@@ -1,5 +1,7 @@
 //! One vote a request: `POST /v1/votes`.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -19,7 +21,7 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) async fn connect(plan: &Plan) -> Self {
-        let mut http = Http::new(&plan.url, "/v1/votes", "application/json", plan.timeout);
+        let mut http = Http::new(&plan.url, "/v1/votes", "application/json", plan.timeout, Arc::clone(&plan.wire));
         http.connect().await;
         Self { http, body: BytesMut::new() }
     }
@@ -80,7 +82,7 @@ pub(super) fn refusal(status: StatusCode, body: &[u8]) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::flood::{args::Voters, votes::Draw};

@@ -1,5 +1,7 @@
 //! Many votes a request: `POST /v1/votes/batch`, a line each.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -21,7 +23,7 @@ pub(super) struct RestBatch {
 
 impl RestBatch {
     pub(super) async fn connect(plan: &Plan) -> Self {
-        let mut http = Http::new(&plan.url, "/v1/votes/batch", "application/x-ndjson", plan.timeout);
+        let mut http = Http::new(&plan.url, "/v1/votes/batch", "application/x-ndjson", plan.timeout, Arc::clone(&plan.wire));
         http.connect().await;
         Self { http, body: BytesMut::new() }
     }
@@ -87,7 +89,7 @@ impl Outcome<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::time::Instant;
 
     use super::*;
     use crate::flood::{args::Voters, votes::Draw};

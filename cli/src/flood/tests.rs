@@ -27,6 +27,7 @@ fn plan(protocol: Protocol, door: &FakeDoor) -> Plan {
         retry_for: Duration::from_hours(1),
         timeout: Duration::from_mins(1),
         seed: 1,
+        wire: Arc::default(),
     }
 }
 

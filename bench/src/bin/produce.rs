@@ -1,0 +1,177 @@
+//! The floor under a door: the bare client library putting the same records on the same topic, with the same promises. Prints
+//! one JSON object.
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use hdrhistogram::Histogram;
+use rdkafka::{
+    ClientConfig, ClientContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+use serde_json::json;
+
+/// Put records on a topic with the bare client library
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  produce --brokers 127.0.0.1:9092 --topic votes --rate 5000 --seconds 10")]
+struct Flags {
+    /// The brokers
+    #[arg(long)]
+    brokers: String,
+    /// A topic that is there
+    #[arg(long)]
+    topic: String,
+    /// Its partitions
+    #[arg(long, default_value_t = 12)]
+    partitions: u64,
+    /// Records a second; 0: as many as Kafka takes
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// For how long
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// How long the library collects records for a request, in milliseconds
+    #[arg(long, default_value_t = 5)]
+    linger: u64,
+}
+
+/// What an average vote for one of the built-in bands takes as a record's value, in bytes.
+const VALUE: [u8; 64] = [b'v'; 64];
+
+/// Records that may wait for their confirmation: as many as a door holds.
+const IN_FLIGHT: u64 = 100_000;
+
+/// How often records are sent at a given rate.
+const BEAT: Duration = Duration::from_millis(1);
+
+struct Deliveries {
+    failed: AtomicU64,
+    micros: Mutex<Histogram<u32>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Instant>;
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, due: Box<Instant>) {
+        match delivered {
+            Ok(_) => {
+                let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+            }
+            Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Flags::parse()) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("produce: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
+    let mut histogram = Histogram::new(3).expect("three digits are within a histogram's range");
+    histogram.auto(true);
+    let deliveries = Deliveries { failed: AtomicU64::new(0), micros: Mutex::new(histogram) };
+    let producer: ThreadedProducer<Deliveries> = ClientConfig::new()
+        .set("bootstrap.servers", &flags.brokers)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", flags.linger.to_string())
+        .set("queue.buffering.max.messages", IN_FLIGHT.to_string())
+        .create_with_context(deliveries)?;
+    // The first record waits for the producer's identity.
+    send(&producer, flags, 0, Instant::now())?;
+    producer.flush(Duration::from_secs(10))?;
+    producer.context().micros.lock().unwrap_or_else(PoisonError::into_inner).reset();
+
+    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    let length = Duration::from_secs(flags.seconds);
+    let total = flags.rate * flags.seconds;
+    let mut sent = 0;
+    while begun.elapsed() < length {
+        if flags.rate == 0 {
+            sent += u64::from(send(&producer, flags, sent, Instant::now())?);
+            continue;
+        }
+        let due = |record: u64| begun + Duration::from_secs_f64(record as f64 / flags.rate as f64);
+        while sent < total && due(sent) <= Instant::now() {
+            sent += u64::from(send(&producer, flags, sent, due(sent))?);
+        }
+        sleep(BEAT);
+    }
+    producer.flush(Duration::from_secs(10))?;
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let context = producer.context();
+    let micros = context.micros.lock().unwrap_or_else(PoisonError::into_inner);
+    let millis = |quantile: f64| micros.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(json!({
+        "acknowledged": micros.len(),
+        "failed": context.failed.load(Ordering::Relaxed),
+        "per_second": micros.len() as f64 / seconds,
+        "p50_ms": millis(0.5),
+        "p99_ms": millis(0.99),
+        "cpu_us": cpu * 1e6 / micros.len() as f64,
+    }))
+}
+
+/// Whether there was room for the record.
+fn send(
+    producer: &ThreadedProducer<Deliveries>,
+    flags: &Flags,
+    number: u64,
+    due: Instant,
+) -> Result<bool, KafkaError> {
+    let key = format!("bands|019c9a0e-5c1f-7d52-b5ae-{number:012x}");
+    // Spread as keys are, and not one after the other.
+    let partition = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % flags.partitions;
+    let header = |key, value| Header { key, value: Some(value) };
+    let headers = OwnedHeaders::new_with_capacity(5)
+        .insert(header("ce_specversion", "1.0"))
+        .insert(header("ce_type", "ovation.v1.VoteRecord"))
+        .insert(header("ce_source", "rest"))
+        .insert(header("ce_id", &key[6..]))
+        .insert(header("content-type", "application/protobuf"));
+    let record = BaseRecord::with_opaque_to(&flags.topic, Box::new(due))
+        .partition(i32::try_from(partition).unwrap_or_default())
+        .key(key.as_str())
+        .payload(&VALUE[..])
+        .headers(headers);
+    match producer.send(record) {
+        Ok(()) => Ok(true),
+        Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            sleep(BEAT);
+            Ok(false)
+        }
+        Err((error, _)) => Err(error),
+    }
+}
+
+/// What this process has used of the processors, by the kernel's accounting.
+fn cpu_seconds() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanos = tasks.filter_map(|task| {
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
+}

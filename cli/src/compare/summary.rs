@@ -1,0 +1,232 @@
+//! What the rounds come to: a median and its spread for each figure, and doors against each other, round by round.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::measure::{Load, Measurement};
+use crate::flood::Protocol;
+
+/// All loads, in the order in which they were asked for.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    pub(super) rounds: u32,
+    pub(super) loads: Vec<UnderLoad>,
+}
+
+/// All doors under one load.
+#[derive(Serialize)]
+pub(super) struct UnderLoad {
+    pub(super) load: Load,
+    pub(super) doors: Vec<DoorFigures>,
+    /// Each door but the first against those before it.
+    pub(super) pairs: Vec<Pair>,
+}
+
+/// One door under one load.
+#[derive(Serialize)]
+pub(super) struct DoorFigures {
+    pub(super) door: Protocol,
+    pub(super) measurements: usize,
+    pub(super) acknowledged: u64,
+    pub(super) not_acknowledged: u64,
+    pub(super) rate: Spread,
+    pub(super) p50_ms: Spread,
+    pub(super) p90_ms: Spread,
+    pub(super) p99_ms: Spread,
+    pub(super) p999_ms: Spread,
+    pub(super) cpu_us: Spread,
+    pub(super) resident_mb: Spread,
+    pub(super) open_files: Spread,
+    pub(super) bytes_sent: Spread,
+    pub(super) bytes_received: Spread,
+    /// Of all rounds together.
+    #[serde(skip)]
+    pub(super) micros: Histogram<u32>,
+}
+
+/// The least, the middle and the greatest of several values.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) least: f64,
+    pub(super) median: f64,
+    pub(super) most: f64,
+}
+
+/// Two doors: the first's figure divided by the second's, within each round.
+#[derive(Serialize)]
+pub(super) struct Pair {
+    pub(super) one: Protocol,
+    pub(super) other: Protocol,
+    pub(super) rate: Spread,
+    pub(super) p50: Spread,
+    pub(super) p99: Spread,
+    pub(super) cpu: Spread,
+}
+
+impl Spread {
+    /// # Panics
+    /// If there are no values.
+    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (lower, upper) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Self { least: values[0], median: f64::midpoint(lower, upper), most: values[values.len() - 1] }
+    }
+
+    /// Whether all values are on the same side of 1.
+    pub(super) fn is_decided(self) -> bool {
+        self.most < 1.0 || self.least > 1.0
+    }
+}
+
+impl Summary {
+    pub(super) fn of(measurements: &[Measurement]) -> Self {
+        let mut loads: Vec<Load> = Vec::new();
+        for measurement in measurements {
+            if !loads.contains(&measurement.load) {
+                loads.push(measurement.load);
+            }
+        }
+        let under = |load| UnderLoad::of(load, measurements.iter().filter(|one| one.load == load));
+        let rounds = measurements.iter().map(|one| one.round).max().unwrap_or(0);
+        Self { rounds, loads: loads.into_iter().map(under).collect() }
+    }
+}
+
+impl UnderLoad {
+    fn of<'a>(load: Load, measurements: impl Iterator<Item = &'a Measurement>) -> Self {
+        let mut doors: BTreeMap<Protocol, Vec<&Measurement>> = BTreeMap::new();
+        measurements.for_each(|one| doors.entry(one.door).or_default().push(one));
+        let pairs = doors.iter().enumerate().flat_map(|(index, (&other, others))| {
+            doors.iter().take(index).filter_map(move |(&one, ones)| Pair::of((one, ones), (other, others)))
+        });
+        Self {
+            load,
+            pairs: pairs.collect(),
+            doors: doors.iter().map(|(&door, measurements)| DoorFigures::of(door, measurements)).collect(),
+        }
+    }
+
+    pub(super) fn door(&self, door: Protocol) -> Option<&DoorFigures> {
+        self.doors.iter().find(|figures| figures.door == door)
+    }
+}
+
+impl DoorFigures {
+    fn of(door: Protocol, measurements: &[&Measurement]) -> Self {
+        let spread = |value: fn(&Measurement) -> f64| Spread::of(measurements.iter().map(|one| value(one)));
+        let mut micros = Histogram::new(3).expect("three digits are within a histogram's range");
+        for one in measurements {
+            micros.add(&one.micros).expect("a histogram that resizes takes every other");
+        }
+        Self {
+            door,
+            measurements: measurements.len(),
+            acknowledged: measurements.iter().map(|one| one.acknowledged).sum(),
+            not_acknowledged: measurements.iter().map(|one| one.sent - one.acknowledged).sum(),
+            rate: spread(|one| one.rate),
+            p50_ms: spread(|one| one.latency_ms(0.5)),
+            p90_ms: spread(|one| one.latency_ms(0.9)),
+            p99_ms: spread(|one| one.latency_ms(0.99)),
+            p999_ms: spread(|one| one.latency_ms(0.999)),
+            cpu_us: spread(|one| one.cpu_us),
+            resident_mb: spread(|one| one.resident_mb),
+            open_files: spread(|one| one.open_files),
+            bytes_sent: spread(|one| one.bytes_sent),
+            bytes_received: spread(|one| one.bytes_received),
+            micros,
+        }
+    }
+}
+
+impl Pair {
+    /// `None` if no round has measured both.
+    fn of((one, ones): (Protocol, &[&Measurement]), (other, others): (Protocol, &[&Measurement])) -> Option<Self> {
+        let ratio = |value: fn(&Measurement) -> f64| {
+            let of_round = |measurements: &[&Measurement], round| {
+                let values: Vec<f64> =
+                    measurements.iter().filter(|one| one.round == round).map(|one| value(one)).collect();
+                (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+            };
+            let mut rounds: Vec<u32> = ones.iter().map(|one| one.round).collect();
+            rounds.dedup();
+            let ratios: Vec<f64> = rounds
+                .into_iter()
+                .filter_map(|round| Some(of_round(ones, round)? / of_round(others, round)?))
+                .filter(|ratio| ratio.is_finite())
+                .collect();
+            (!ratios.is_empty()).then(|| Spread::of(ratios))
+        };
+        Some(Self {
+            one,
+            other,
+            rate: ratio(|one| one.rate)?,
+            p50: ratio(|one| one.latency_ms(0.5))?,
+            p99: ratio(|one| one.latency_ms(0.99))?,
+            cpu: ratio(|one| one.cpu_us)?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+    use crate::flood::Rate;
+
+    /// A measurement whose latencies are all the same.
+    pub(in crate::compare) fn measured(door: Protocol, rate: Rate, round: u32, ms: f64, cpu_us: f64) -> Measurement {
+        let mut micros = Histogram::new(3).unwrap();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        micros.record_n((ms * 1e3) as u64, 100).unwrap();
+        Measurement {
+            door,
+            load: Load(rate),
+            round,
+            acknowledged: 100,
+            sent: 100,
+            rate: 1000.0,
+            micros,
+            cpu_us,
+            resident_mb: 12.0,
+            open_files: 80.0,
+            bytes_sent: 300.0,
+            bytes_received: 200.0,
+            complaint: None,
+        }
+    }
+
+    #[test]
+    fn a_spread_is_least_middle_and_most() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { least: 1.0, median: 2.0, most: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert!(Spread::of([0.8, 0.9]).is_decided() && Spread::of([1.1, 2.0]).is_decided());
+        assert!(!Spread::of([0.9, 1.1]).is_decided());
+    }
+
+    #[test]
+    fn doors_are_compared_within_rounds_so_a_slower_machine_changes_no_ratio() {
+        let rate = Rate::PerSecond(1000.0);
+        let rounds = [(1, 1.0), (2, 3.0), (3, 10.0)];
+        let measurements: Vec<Measurement> = rounds
+            .iter()
+            .flat_map(|&(round, slowness)| {
+                [Protocol::Rest, Protocol::Grpc, Protocol::Grpc, Protocol::Rest].map(|door| {
+                    let (ms, cpu) = if door == Protocol::Rest { (4.0, 60.0) } else { (2.0, 40.0) };
+                    measured(door, rate, round, ms * slowness, cpu * slowness)
+                })
+            })
+            .collect();
+        let summary = Summary::of(&measurements);
+        assert_eq!((summary.rounds, summary.loads.len()), (3, 1));
+        let pair = &summary.loads[0].pairs[0];
+        assert_eq!((pair.one, pair.other), (Protocol::Rest, Protocol::Grpc));
+        assert_eq!((pair.cpu.least, pair.cpu.most), (1.5, 1.5));
+        assert!((pair.p50.median - 2.0).abs() < 0.01, "{:?}", pair.p50);
+        let rest = summary.loads[0].door(Protocol::Rest).unwrap();
+        assert_eq!((rest.measurements, rest.acknowledged, rest.micros.len()), (6, 600, 600));
+        assert_eq!((rest.cpu_us.least, rest.cpu_us.median, rest.cpu_us.most), (60.0, 180.0, 600.0));
+    }
+}
