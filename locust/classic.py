@@ -1,0 +1,27 @@
+"""The classic profile, added to a file with voters: `-f votes_rest.py,classic.py`.
+
+20 users, each of whom pauses for 233 ms after a request, for one minute; `--users` and `--run-time` change it.
+"""
+
+from locust import LoadTestShape, constant, events
+
+USERS = 20
+SECONDS = 60
+PAUSE_SECONDS = 0.233
+
+
+class Classic(LoadTestShape):
+    use_common_options = True
+
+    def tick(self):
+        options = self.runner.environment.parsed_options
+        if self.get_run_time() >= (options.run_time or SECONDS):
+            return None
+        users = options.num_users or USERS
+        return users, users
+
+
+@events.init.add_listener
+def pause_classically(environment, **_):
+    for voter in environment.user_classes:
+        voter.wait_time = constant(PAUSE_SECONDS)
