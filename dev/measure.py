@@ -73,8 +73,13 @@ class Process:
         return cpu_seconds(self.process.pid)
 
     def stop(self):
+        """Its exit code: 0 if it left when it was asked to."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
 
 class Programs:

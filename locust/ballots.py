@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gevent
 from locust import events
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 BANDS = json.loads((Path(__file__).parent.parent / "data/bands.json").read_text())
 # Zipf's law: the second band has half the votes of the first, the third a third. The file lists the best known first.
@@ -49,12 +49,27 @@ def cast(ask):
         if tried:
             # The jitter keeps users that failed together from coming back together.
             gevent.sleep(FIRST_PAUSE * 2 ** (tried - 1) * random.uniform(1, 1.5))
-        verdict = ask(ballot)
-        if verdict is Verdict.ACKNOWLEDGED:
-            receipts.note(ballot["vote_id"])
-        if verdict is not Verdict.AGAIN:
+        if ask_undisturbed(ask, ballot) is not Verdict.AGAIN:
             return
     raise GivenUp(f"a vote has no receipt after {TRIES} tries: see the failures for the reasons")
+
+
+def ask_undisturbed(ask, ballot):
+    """Locust lets a user who is voting end, but kills one who pauses, even if the pause ends before the kill arrives: then the
+    vote would be counted and nobody would have its receipt. So the kill waits for the answer."""
+    asking = gevent.spawn(ask_for_receipt, ask, ballot)
+    try:
+        return asking.get()
+    except gevent.GreenletExit:
+        asking.join()
+        raise
+
+
+def ask_for_receipt(ask, ballot):
+    verdict = ask(ballot)
+    if verdict is Verdict.ACKNOWLEDGED:
+        receipts.note(ballot["vote_id"])
+    return verdict
 
 
 def linger(_user):
@@ -70,7 +85,7 @@ class Receipts:
 
     def open(self, environment):
         path = environment.parsed_options.receipts
-        if path is None or self.file is not None:
+        if path is None or self.file is not None or isinstance(environment.runner, MasterRunner):
             return
         # Workers may share a folder.
         if isinstance(environment.runner, WorkerRunner):

@@ -15,13 +15,15 @@ class Classic(LoadTestShape):
 
     def tick(self):
         options = self.runner.environment.parsed_options
-        if self.get_run_time() >= (options.run_time or SECONDS):
+        if self.get_run_time() >= options.run_time:
             return None
-        users = options.num_users or USERS
-        return users, users
+        return options.num_users, options.num_users
 
 
+# Before Locust takes one user for what nobody set.
 @events.init.add_listener
-def pause_classically(environment, **_):
+def fill_in(environment, **_):
+    environment.parsed_options.num_users = environment.parsed_options.num_users or USERS
+    environment.parsed_options.run_time = environment.parsed_options.run_time or SECONDS
     for voter in environment.user_classes:
         voter.wait_time = constant(PAUSE_SECONDS)

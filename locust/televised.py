@@ -6,8 +6,10 @@ hasn't voted does. `--users` is the number of users at the peak (default 200), `
 
 from itertools import pairwise
 
-from locust import LoadTestShape
+from locust import LoadTestShape, events
 
+USERS = 200
+SECONDS = 180
 # When, as a part of the run time, and how many of the users are there; straight lines in between.
 MOMENTS = [
     (0.00, 0.10),
@@ -24,11 +26,18 @@ class Televised(LoadTestShape):
 
     def tick(self):
         options = self.runner.environment.parsed_options
-        now = self.get_run_time() / (options.run_time or 180)
+        now = self.get_run_time() / options.run_time
         for (begin, before), (end, after) in pairwise(MOMENTS):
             if now < end:
                 share = before + (after - before) * (now - begin) / (end - begin)
-                users = max(1, round(share * (options.num_users or 200)))
+                users = max(1, round(share * options.num_users))
                 # All at once: Locust doesn't ask for the next moment while it still spawns users for this one.
                 return users, users
         return None
+
+
+# Before Locust takes one user for what nobody set.
+@events.init.add_listener
+def fill_in(environment, **_):
+    environment.parsed_options.num_users = environment.parsed_options.num_users or USERS
+    environment.parsed_options.run_time = environment.parsed_options.run_time or SECONDS

@@ -25,9 +25,8 @@ grpc.experimental.gevent.init_gevent()
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
-class OtherReceipt(Exception):
-    def __str__(self):
-        return "OK without a receipt of this vote"
+class CastVoteFailed(Exception):
+    """Its text is a line of Locust's failures, so it names no vote."""
 
 
 class GrpcVoter(User):
@@ -55,9 +54,9 @@ class GrpcVoter(User):
             receipt = self.stub.CastVote(request, timeout=TIME_OUT)
             size = receipt.ByteSize()
             if receipt.vote_id != ballot["vote_id"]:
-                failure, verdict = OtherReceipt(), Verdict.REFUSED
+                failure, verdict = CastVoteFailed("OK without a receipt of this vote"), Verdict.REFUSED
         except grpc.RpcError as error:
-            failure = Exception(f"{error.code().name}: {error.details()}")
+            failure = CastVoteFailed(f"{error.code().name}: {error.details()}")
             verdict = Verdict.AGAIN if error.code() in AGAIN else Verdict.REFUSED
         self.environment.events.request.fire(
             request_type="gRPC", name="CastVote", response_time=(time.perf_counter() - begun) * 1000,
