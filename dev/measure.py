@@ -1,4 +1,4 @@
-"""What the measuring scripts share: free ports, questions over HTTP, and what a process costs."""
+"""What the scripts that run the programs share: free ports, questions over HTTP, the programs, and what a process costs."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,8 +73,53 @@ class Process:
         return cpu_seconds(self.process.pid)
 
     def stop(self):
+        """Its exit code: 0 if it left when it was asked to."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class Programs:
+    """The separate programs, each on free ports, with a topic, keys and a database of their own.
+
+    `servers` are what `dev/stack env` prints, by name; `folder` has the programs.
+    """
+
+    def __init__(self, servers, *names, folder=RELEASE, queue_options=""):
+        self.folder = folder
+        self.name = f"run-{uuid.uuid4().hex[:8]}"
+        self.queue = servers["OVATION_QUEUE"].rsplit("/", 1)[0] + f"/{self.name}?{queue_options}"
+        self.tally = servers["OVATION_TALLY"] + f"?prefix={self.name}"
+        self.book = servers["OVATION_BOOK"].rsplit("/", 1)[0] + f"/{self.name}"
+        self.stores = ["--queue", self.queue, "--tally", self.tally, "--book", self.book]
+        self.programs = {}
+        self.addresses = {}
+        try:
+            for name in names:
+                self.start(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, name):
+        address, results_grpc, admin = free_addresses(3)
+        command = [self.folder / name, "--log", "warn", *self.stores, "--admin", admin]
+        if name != "consumer":
+            command += ["--listen", address]
+        if name == "results":
+            command += ["--grpc", results_grpc]
+        self.addresses[name] = address
+        self.programs[name] = Process(command, admin)
+
+    def audit(self):
+        done = subprocess.run([self.folder / "ovation", "audit", "--json", *self.stores], stdout=subprocess.PIPE, check=False)
+        return json.loads(done.stdout)
+
+    def stop(self):
+        return [program.stop() for program in self.programs.values()]
 
 
 def cpu_seconds(pid):
