@@ -5,6 +5,7 @@
 //! | [`address`] | the URL: brokers, topic and options |
 //! | [`topic`] | makes the topics, or checks that they keep the promise |
 //! | [`queue`] | the doors' end: acknowledged means in every in-sync replica |
+//! | [`outbox`] | hands votes to the client library in time with each other |
 //! | [`receipts`] | votes on their way, each with its sender and its deadline |
 //! | [`feed`] | the consumers' end: partitions read from where the *stores* say |
 //! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
@@ -19,6 +20,7 @@ mod errors;
 mod feed;
 mod group;
 mod identity;
+mod outbox;
 mod queue;
 mod receipts;
 mod topic;

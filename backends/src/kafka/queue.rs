@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 use tokio::{
     sync::watch,
@@ -27,6 +27,7 @@ use votes::{
 use super::{
     STORE, Voice,
     address::Address,
+    outbox::{Library, Outbox, Outgoing},
     receipts::Receipts,
     topic::{self, Topic},
 };
@@ -52,15 +53,23 @@ const WARM_UP: Duration = Duration::from_secs(10);
 /// Said while Kafka is silent.
 const SILENT: &str = "Kafka confirms no votes at the moment";
 
+/// The time from one handing over of votes to the library to the next, unless the URL says another `linger.ms`.
+const PACE: Duration = Duration::from_millis(8);
+
+/// How long the library waits for the rest of what is handed over.
+const LINGER_MS: &str = "0.5";
+
 /// The writing end of a topic.
 pub(crate) struct KafkaQueue {
     topic: Topic,
     promise: Facts,
     producer: Arc<Producing>,
+    outbox: Outbox,
 }
 
 /// The producer and the votes it has not confirmed.
 struct Producing {
+    topic: String,
     config: ClientConfig,
     /// Replaced after an error from which a producer can't recover.
     handle: RwLock<Arc<Handle>>,
@@ -70,7 +79,7 @@ struct Producing {
     is_silent: Arc<AtomicBool>,
 }
 
-type Handle = ThreadedProducer<Deliveries>;
+type Handle = BaseProducer<Deliveries>;
 
 impl KafkaQueue {
     /// Makes or checks the topic, and connects. At most `most` votes wait for their receipts.
@@ -93,18 +102,19 @@ impl KafkaQueue {
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .set("request.timeout.ms", PATIENCE.as_millis().to_string())
             .set("queue.buffering.max.messages", most.to_string())
-            .set("statistics.interval.ms", "250");
-        if config.get("linger.ms").is_none() {
-            // A request for each vote costs brokers and doors far more than the vote: this is the price of a few votes a request.
-            config.set("linger.ms", "5");
-        }
+            .set("statistics.interval.ms", "500");
+        let pace = config.get("linger.ms").and_then(|millis| millis.parse().ok());
+        let pace = pace.map_or(PACE, |millis: f64| Duration::from_secs_f64(millis.clamp(0.0, 1e3) / 1e3));
+        config.set("linger.ms", LINGER_MS);
         let promise = promise(&config)?;
         let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
         let is_silent = Arc::new(AtomicBool::new(false));
-        let handle = RwLock::new(Arc::new(open_producer(&config, &receipts, &is_warm, &is_silent)?));
-        let producer = Arc::new(Producing { config, handle, receipts, is_warm, is_silent });
+        let handle = RwLock::new(Arc::new(open_producer(&config, &is_warm, &is_silent)?));
+        let producer = Arc::new(Producing { topic: topic.name.clone(), config, handle, receipts, is_warm, is_silent });
         tokio::spawn(watch_over(Arc::downgrade(&producer)));
-        Ok(Self { topic, promise, producer })
+        let outbox = Outbox::start(pace, Arc::clone(&producer));
+        let outbox = outbox.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { topic, promise, producer, outbox })
     }
 }
 
@@ -119,13 +129,12 @@ fn promise(config: &ClientConfig) -> Result<Facts, KafkaError> {
 
 fn open_producer(
     config: &ClientConfig,
-    receipts: &Arc<Receipts>,
     is_warm: &watch::Sender<bool>,
     is_silent: &Arc<AtomicBool>,
 ) -> Result<Handle, KafkaError> {
-    let (receipts, is_silent) = (Arc::clone(receipts), Arc::clone(is_silent));
-    let deliveries = Deliveries { receipts, is_warm: is_warm.clone(), is_silent };
-    ThreadedProducer::from_config_and_context(config, deliveries)
+    let is_silent = Arc::clone(is_silent);
+    let deliveries = Deliveries { heard: Mutex::default(), is_warm: is_warm.clone(), is_silent };
+    BaseProducer::from_config_and_context(config, deliveries)
 }
 
 impl Producing {
@@ -133,10 +142,18 @@ impl Producing {
         Arc::clone(&self.handle.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Votes pile up where Kafka is away, and then that is what the voter should hear.
+    fn full(&self) -> PublishError {
+        if self.is_silent.load(Ordering::Relaxed) {
+            return PublishError::Unavailable(SILENT.to_owned());
+        }
+        PublishError::Full
+    }
+
     /// A producer that has met an error it can't recover from, like a topic that was made anew, is replaced.
     fn replace_if_broken(&self) {
         let Some((code, reason)) = self.handle().client().fatal_error() else { return };
-        match open_producer(&self.config, &self.receipts, &self.is_warm, &self.is_silent) {
+        match open_producer(&self.config, &self.is_warm, &self.is_silent) {
             Ok(handle) => {
                 tracing::error!(%code, reason, "the producer can't go on and was replaced");
                 let broken =
@@ -146,6 +163,45 @@ impl Producing {
             }
             Err(error) => tracing::error!(%code, reason, %error, "the producer can't go on, nor be replaced"),
         }
+    }
+}
+
+impl Library for Producing {
+    fn hand_over(&self, Outgoing { number, partition, vote }: Outgoing) {
+        let value = record::encode(&vote);
+        let record = BaseRecord::with_opaque_to(&self.topic, number)
+            .partition(i32::from(partition.0))
+            .key(vote.key.as_str())
+            .payload(&value)
+            .timestamp(vote.accepted_at.0)
+            .headers(headers(&vote));
+        let Err((error, _)) = self.handle().send(record) else { return };
+        let refusal = match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => self.full(),
+            error => unavailable(&error),
+        };
+        self.receipts.settle([(number, Err(refusal))]);
+    }
+
+    fn hear(&self) {
+        let handle = self.handle();
+        let heard = || handle.context().heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = heard().len();
+        loop {
+            // Hears of one request's votes.
+            handle.poll(Duration::ZERO);
+            let now = heard().len();
+            if now == known {
+                break;
+            }
+            known = now;
+        }
+        let outcomes = std::mem::take(&mut *heard());
+        self.receipts.settle(outcomes);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.handle().in_flight_count() > 0
     }
 }
 
@@ -198,30 +254,10 @@ impl VoteQueue for KafkaQueue {
     }
 
     fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
-        let Producing { receipts, is_silent, .. } = &*self.producer;
-        // Votes pile up where Kafka is away, and then that is what the voter should hear.
-        let full = || {
-            if is_silent.load(Ordering::Relaxed) {
-                return PublishError::Unavailable(SILENT.to_owned());
-            }
-            PublishError::Full
-        };
         let (sender, receipt) = receipt_channel();
-        let number = receipts.add(vote.accepted_at, sender).ok_or_else(full)?;
-        let value = record::encode(&vote);
-        let record = BaseRecord::with_opaque_to(&self.topic.name, number)
-            .partition(i32::from(partition.0))
-            .key(vote.key.as_str())
-            .payload(&value)
-            .timestamp(vote.accepted_at.0)
-            .headers(headers(&vote));
-        let Err((error, _)) = self.producer.handle().send(record) else { return Ok(receipt) };
-        let refusal = match error {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => full(),
-            error => unavailable(&error),
-        };
-        receipts.settle(number, Err(refusal.clone()));
-        Err(refusal)
+        let number = self.producer.receipts.add(vote.accepted_at, sender).ok_or_else(|| self.producer.full())?;
+        self.outbox.put(Outgoing { number, partition, vote });
+        Ok(receipt)
     }
 
     async fn flush(&self) {
@@ -253,9 +289,10 @@ fn unavailable(error: &KafkaError) -> PublishError {
     PublishError::Unavailable(format!("Kafka did not confirm the vote: {problem}"))
 }
 
-/// Hears from the producer's own thread what became of each vote.
+/// Hears what became of each vote.
 struct Deliveries {
-    receipts: Arc<Receipts>,
+    /// By the numbers of their receipts; answered together.
+    heard: Mutex<Vec<(usize, Result<Place, PublishError>)>>,
     is_warm: watch::Sender<bool>,
     is_silent: Arc<AtomicBool>,
 }
@@ -271,7 +308,7 @@ impl ProducerContext for Deliveries {
         if outcome.is_ok() {
             self.is_silent.store(false, Ordering::Relaxed);
         }
-        self.receipts.settle(number, outcome);
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
     }
 }
 

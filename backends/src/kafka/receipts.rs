@@ -52,24 +52,38 @@ impl Receipts {
         Some(open.first.wrapping_add(open.entries.len() - 1))
     }
 
-    /// Answers one, if it still waits.
-    pub(super) fn settle(&self, number: usize, outcome: Result<Place, PublishError>) {
+    /// Answers those that still wait, by their numbers.
+    pub(super) fn settle(&self, outcomes: impl IntoIterator<Item = (usize, Result<Place, PublishError>)>) {
         let mut open = self.open();
-        let index = number.wrapping_sub(open.first);
-        if let Some(entry) = open.entries.get_mut(index) {
-            entry.answer(outcome);
-        }
+        let answers: Vec<_> = outcomes
+            .into_iter()
+            .filter_map(|(number, outcome)| {
+                let index = number.wrapping_sub(open.first);
+                let (sender, accepted_at) = open.entries.get_mut(index)?.take()?;
+                Some((sender, outcome.map(|place| Receipt { place, accepted_at })))
+            })
+            .collect();
         self.forget_answered(&mut open);
+        drop(open);
+        // Whoever wakes puts his next vote in line, so nobody is woken under the lock.
+        for (sender, outcome) in answers {
+            // Whoever no longer listens has lost interest, not the vote.
+            let _ = sender.send(outcome);
+        }
     }
 
     /// Answers all that have waited longer than `patience`: whether Kafka has those votes is not known. Returns how many.
     pub(super) fn expire(&self, patience: Duration) -> usize {
         let mut open = self.open();
         let late = open.entries.iter_mut().take_while(|entry| entry.since.elapsed() > patience);
-        let problem = format!("Kafka did not confirm the vote within {patience:?}");
-        let answered = late.filter_map(|entry| entry.answer(Err(PublishError::Unavailable(problem.clone()))));
-        let count = answered.count();
+        let late: Vec<ReceiptSender> = late.filter_map(|entry| Some(entry.take()?.0)).collect();
         self.forget_answered(&mut open);
+        drop(open);
+        let count = late.len();
+        for sender in late {
+            let problem = format!("Kafka did not confirm the vote within {patience:?}");
+            let _ = sender.send(Err(PublishError::Unavailable(problem)));
+        }
         count
     }
 
@@ -98,12 +112,9 @@ impl Receipts {
 }
 
 impl Entry {
-    /// `None` if it was answered before.
-    fn answer(&mut self, outcome: Result<Place, PublishError>) -> Option<()> {
-        let sender = self.sender.take()?;
-        // Whoever no longer listens has lost interest, not the vote.
-        let _ = sender.send(outcome.map(|place| Receipt { place, accepted_at: self.accepted_at }));
-        Some(())
+    /// Whom to answer; `None` if that was done before.
+    fn take(&mut self) -> Option<(ReceiptSender, UnixMillis)> {
+        Some((self.sender.take()?, self.accepted_at))
     }
 }
 
@@ -129,13 +140,13 @@ mod tests {
             waiting.push(pending);
         }
         for index in [2, 0, 1] {
-            receipts.settle(numbers[index], Ok(place(index as u64)));
+            receipts.settle([(numbers[index], Ok(place(index as u64)))]);
         }
         receipts.all_settled().await;
         for (index, pending) in waiting.into_iter().enumerate() {
             assert_eq!(pending.await, Ok(Receipt { place: place(index as u64), accepted_at: NOW }));
         }
-        receipts.settle(numbers[1], Ok(place(9)));
+        receipts.settle([(numbers[1], Ok(place(9)))]);
     }
 
     #[tokio::test]

@@ -68,7 +68,8 @@ impl ProducerContext for Deliveries {
         match delivered {
             Ok(_) => {
                 let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.micros.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+                let mut latencies = self.micros.lock().unwrap_or_else(PoisonError::into_inner);
+                latencies.record(micros).expect("a histogram that resizes takes every latency");
             }
             Err(_) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
         }
@@ -89,8 +90,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
-    let mut histogram = Histogram::new(3).expect("three digits are within a histogram's range");
-    histogram.auto(true);
+    let histogram = Histogram::new(3).expect("three digits are within a histogram's range");
     let deliveries = Deliveries { failed: AtomicU64::new(0), micros: Mutex::new(histogram) };
     let producer: ThreadedProducer<Deliveries> = ClientConfig::new()
         .set("bootstrap.servers", &flags.brokers)
@@ -135,12 +135,7 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
 }
 
 /// Whether there was room for the record.
-fn send(
-    producer: &ThreadedProducer<Deliveries>,
-    flags: &Flags,
-    number: u64,
-    due: Instant,
-) -> Result<bool, KafkaError> {
+fn send(producer: &ThreadedProducer<Deliveries>, flags: &Flags, number: u64, due: Instant) -> Result<bool, KafkaError> {
     let key = format!("bands|019c9a0e-5c1f-7d52-b5ae-{number:012x}");
     // Spread as keys are, and not one after the other.
     let partition = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % flags.partitions;

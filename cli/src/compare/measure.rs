@@ -58,10 +58,7 @@ pub(super) struct Measurement {
 
 impl Doors {
     pub(super) fn new(args: &CompareArgs) -> Self {
-        Self {
-            rest: (args.rest.clone(), args.rest_admin.clone()),
-            grpc: (args.grpc.clone(), args.grpc_admin.clone()),
-        }
+        Self { rest: (args.rest.clone(), args.rest_admin.clone()), grpc: (args.grpc.clone(), args.grpc_admin.clone()) }
     }
 
     fn of(&self, door: Protocol) -> &(Uri, String) {

@@ -107,11 +107,7 @@ pub(crate) async fn run(args: CompareArgs, stop: CancellationToken) -> Result<Ex
     Ok(ExitCode::FAILURE)
 }
 
-async fn measure_all(
-    args: &CompareArgs,
-    doors: &Doors,
-    stop: &CancellationToken,
-) -> Result<Vec<Measurement>, Failure> {
+async fn measure_all(args: &CompareArgs, doors: &Doors, stop: &CancellationToken) -> Result<Vec<Measurement>, Failure> {
     let there_and_back: Vec<Protocol> = args.doors.iter().chain(args.doors.iter().rev()).copied().collect();
     let count = args.rates.len() * args.rounds as usize * there_and_back.len();
     let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stderr());

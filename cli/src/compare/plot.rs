@@ -75,10 +75,8 @@ pub(super) fn latency_by_rate(path: &Path, summary: &Summary) -> Result<(), Fail
         line.sort_by(|one, other| one.0.total_cmp(&other.0));
     }
     let all = || points.iter().flat_map(|(_, line)| line);
-    let (slowest, fastest) = (
-        all().map(|point| point.0).fold(f64::MAX, f64::min),
-        all().map(|point| point.0).fold(1.0, f64::max),
-    );
+    let (slowest, fastest) =
+        (all().map(|point| point.0).fold(f64::MAX, f64::min), all().map(|point| point.0).fold(1.0, f64::max));
     let least = all().map(|point| point.1).fold(f64::MAX, f64::min).max(0.01);
     let most = all().map(|point| point.2).fold(0.1, f64::max);
 

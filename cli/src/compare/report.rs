@@ -16,9 +16,10 @@ const WORTH_ANOTHER_WAY: f64 = 2.0;
 
 /// A line for each measurement. Times in milliseconds, CPU in microseconds.
 pub(super) fn csv(measurements: &[Measurement]) -> String {
-    let mut csv = "round,load,door,sent,acknowledged,votes_per_second,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,cpu_us_per_vote,\
+    let mut csv =
+        "round,load,door,sent,acknowledged,votes_per_second,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,cpu_us_per_vote,\
                    resident_mb,open_files,bytes_sent_per_vote,bytes_received_per_vote\n"
-        .to_owned();
+            .to_owned();
     for one in measurements {
         let Measurement { round, load, door, sent, acknowledged, rate, .. } = one;
         let (p50, p90, p99, p999) =
@@ -100,9 +101,10 @@ fn heading(load: Load) -> String {
 }
 
 fn table(load: &UnderLoad) -> String {
-    let mut text = "| door | votes/s | p50 ms | p90 ms | p99 ms | p99.9 ms | CPU us/vote | resident MB | open files | bytes \
+    let mut text =
+        "| door | votes/s | p50 ms | p90 ms | p99 ms | p99.9 ms | CPU us/vote | resident MB | open files | bytes \
                     out, in / vote | not acknowledged |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     for door in &load.doors {
         let DoorFigures { rate, p50_ms, p90_ms, p99_ms, p999_ms, cpu_us, resident_mb, open_files, .. } = door;
         let _ = writeln!(
@@ -177,7 +179,9 @@ pub(super) fn verdict(summary: &Summary) -> String {
 fn outcome(one: Protocol, other: Protocol, figure: &str, ratio: Spread, below: &str, above: &str) -> String {
     let Spread { least, median, most } = ratio;
     if !ratio.is_decided() {
-        return format!("{figure}: no difference can be told (ratio {median:.2}, {least:.2} to {most:.2} over the rounds)");
+        return format!(
+            "{figure}: no difference can be told (ratio {median:.2}, {least:.2} to {most:.2} over the rounds)"
+        );
     }
     let word = if median < 1.0 { below } else { above };
     let percent = (median - 1.0).abs() * 100.0;

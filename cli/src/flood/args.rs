@@ -42,7 +42,7 @@ pub(crate) struct FloodArgs {
     pub(crate) length: Duration,
 
     /// Connections: for rest also the votes in flight, for rest-batch the batches, for grpc-stream the streams
-    /// [default: rest 64, rest-batch 8, grpc 4, grpc-stream 4]
+    /// [default: rest 256, rest-batch 8, grpc 4, grpc-stream 4]
     #[arg(long, value_name = "N")]
     pub(crate) connections: Option<usize>,
 
@@ -218,7 +218,7 @@ impl TryFrom<&FloodArgs> for Plan {
     fn try_from(args: &FloodArgs) -> Result<Self, String> {
         let protocol = args.protocol;
         let (address, connections, in_flight) = match protocol {
-            Protocol::Rest => ("http://127.0.0.1:8000", 64, None),
+            Protocol::Rest => ("http://127.0.0.1:8000", 256, None),
             Protocol::RestBatch => ("http://127.0.0.1:8000", 8, None),
             Protocol::Grpc => ("http://127.0.0.1:50051", 4, Some(256)),
             Protocol::GrpcStream => ("http://127.0.0.1:50051", 4, Some(4096)),

@@ -23,7 +23,8 @@ pub(super) struct RestBatch {
 
 impl RestBatch {
     pub(super) async fn connect(plan: &Plan) -> Self {
-        let mut http = Http::new(&plan.url, "/v1/votes/batch", "application/x-ndjson", plan.timeout, Arc::clone(&plan.wire));
+        let mut http =
+            Http::new(&plan.url, "/v1/votes/batch", "application/x-ndjson", plan.timeout, Arc::clone(&plan.wire));
         http.connect().await;
         Self { http, body: BytesMut::new() }
     }
