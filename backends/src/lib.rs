@@ -25,4 +25,4 @@ mod redis;
 
 pub use open::{Access, OpenError, Stores};
 #[cfg(any(feature = "embedded", feature = "kafka"))]
-pub use record::read_again;
+pub use record::{encode, read_again};

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use votes::{BallotKey, DeadLetter, Poison, TraceParent, UnixMillis, Vote, VoteId, VoterHash};
 
 /// The record's value.
-pub(crate) fn encode(vote: &Vote) -> Vec<u8> {
+pub fn encode(vote: &Vote) -> Vec<u8> {
     let record = VoteRecord {
         vote_id: vote.vote_id.0.as_bytes().to_vec(),
         contest: vote.contest.as_str().to_owned(),
