@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target/release"
 PROGRAM = RELEASE / "ovation"
 
+# The measured servers are a stack of their own.
+STACK = {**os.environ, "OVATION_STACK_DIR": str(ROOT / "target/engines"), "OVATION_STACK_PORT": "19800"}
+
+
+def stack(*command):
+    """Runs dev/stack for the measured servers, and returns what it prints."""
+    return subprocess.run([ROOT / "dev/stack", *command], env=STACK, check=True, stdout=subprocess.PIPE, text=True).stdout
+
 
 def free_addresses(count):
     """Loopback addresses that nobody listens on, below the ports that outgoing connections are given."""
@@ -52,6 +60,7 @@ class Process:
 
     def __init__(self, command, admin):
         self.name = Path(str(command[0])).name
+        self.admin = admin
         self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
         self.peak_mb = 0.0
         while True:

@@ -28,10 +28,7 @@ fn read_json(bencher: Bencher<'_, '_>) {
 fn validate(bencher: Bencher<'_, '_>) {
     let contests = Contests::default();
     let admit = |request| Vote::admit(request, &contests, None, DoorKind::Rest, UnixMillis(1)).unwrap();
-    bencher
-        .counter(ItemsCount::new(1_u32))
-        .with_inputs(|| VoteRequest::from_json(JSON).unwrap())
-        .bench_values(admit);
+    bencher.counter(ItemsCount::new(1_u32)).with_inputs(|| VoteRequest::from_json(JSON).unwrap()).bench_values(admit);
 }
 
 #[divan::bench]

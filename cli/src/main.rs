@@ -29,7 +29,7 @@ struct Cli {
 enum Command {
     Up(Box<up::UpArgs>),
     Flood(Box<flood::FloodArgs>),
-    Compare(compare::CompareArgs),
+    Compare(Box<compare::CompareArgs>),
     Tally(tally::TallyArgs),
     Rate(rate::RateArgs),
     Votes(votes_query::VotesArgs),
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Up(args) => up::run(*args),
         Command::Flood(args) => on_runtime(async { Ok(flood::run(*args, stop_on_interrupt()).await) }),
-        Command::Compare(args) => on_runtime(async { compare::run(args, stop_on_interrupt()).await }),
+        Command::Compare(args) => on_runtime(async { compare::run(*args, stop_on_interrupt()).await }),
         Command::Tally(args) => on_runtime(tally::run(args)),
         Command::Rate(args) => on_runtime(rate::run(args)),
         Command::Votes(args) => on_runtime(votes_query::run(args)),

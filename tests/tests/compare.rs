@@ -10,7 +10,8 @@ use tests::{Addresses, System, run};
 fn compare(system: &System, rest_admin: SocketAddr, out: &Path) -> Output {
     let url = |address: SocketAddr| format!("http://{address}");
     let Addresses { rest, grpc, admin, .. } = system.addresses;
-    let doors = ["--rest", &url(rest), "--grpc", &url(grpc), "--rest-admin", &url(rest_admin), "--grpc-admin", &url(admin)];
+    let doors =
+        ["--rest", &url(rest), "--grpc", &url(grpc), "--rest-admin", &url(rest_admin), "--grpc-admin", &url(admin)];
     let short = ["--rates", "300,max", "--rounds", "2", "--seconds", "300ms", "--rest-between", "20ms"];
     run(&[&["compare", "--json", "--out", out.to_str().unwrap()], &doors[..], &short].concat())
 }
@@ -47,7 +48,8 @@ fn every_door_is_measured_forth_and_back_and_the_report_is_whole() {
     }
 
     let report = fs::read_to_string(out.join("report.md")).unwrap();
-    for part in ["gRPC against REST, 300/s", "At 300 votes a second", "As many votes as a door takes", "does not show"] {
+    for part in ["gRPC against REST, 300/s", "At 300 votes a second", "As many votes as a door takes", "does not show"]
+    {
         assert!(report.contains(part), "{part} is in the report:\n{report}");
     }
     for plot in ["latency-cdf.svg", "latency-by-rate.svg"] {

@@ -44,10 +44,10 @@ pub(crate) struct CompareArgs {
     /// The gRPC door
     #[arg(long, default_value = "http://127.0.0.1:50051", value_name = "URL")]
     grpc: Uri,
-    /// Where the REST door's process tells its CPU and memory; http://127.0.0.1:9100 for `ovation up`
+    /// Where the REST door's process tells its CPU and memory; port 9100 for `ovation up`
     #[arg(long, default_value = "http://127.0.0.1:9101", value_name = "URL")]
     rest_admin: String,
-    /// Where the gRPC door's process tells its CPU and memory; http://127.0.0.1:9100 for `ovation up`
+    /// Where the gRPC door's process tells its CPU and memory; port 9100 for `ovation up`
     #[arg(long, default_value = "http://127.0.0.1:9102", value_name = "URL")]
     grpc_admin: String,
     /// Which doors

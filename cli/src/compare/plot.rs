@@ -61,9 +61,12 @@ pub(super) fn latency_cdf(path: &Path, summary: &Summary) -> Result<(), Failure>
     canvas.present().map_err(failed)
 }
 
+/// A door's rate, median and 99th percentile under one load.
+type Point = (f64, f64, f64);
+
 /// The median and the 99th percentile of each door over the rates.
 pub(super) fn latency_by_rate(path: &Path, summary: &Summary) -> Result<(), Failure> {
-    let mut points: Vec<(Protocol, Vec<(f64, f64, f64)>)> = Vec::new();
+    let mut points: Vec<(Protocol, Vec<Point>)> = Vec::new();
     for door in summary.loads.iter().flat_map(|load| &load.doors) {
         let point = (door.rate.median, door.p50_ms.median, door.p99_ms.median);
         match points.iter_mut().find(|(known, _)| *known == door.door) {

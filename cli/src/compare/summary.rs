@@ -201,7 +201,7 @@ pub(super) mod tests {
     #[test]
     fn a_spread_is_least_middle_and_most() {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { least: 1.0, median: 2.0, most: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Spread { least: 1.0, median: 2.5, most: 4.0 });
         assert!(Spread::of([0.8, 0.9]).is_decided() && Spread::of([1.1, 2.0]).is_decided());
         assert!(!Spread::of([0.9, 1.1]).is_decided());
     }
