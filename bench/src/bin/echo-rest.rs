@@ -23,7 +23,7 @@ struct Flags {
 /// A vote as load files have it: numbers as such, or as text.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "what is read is what the door reads")]
-struct Vote {
+struct Ballot {
     name: String,
     album: Option<String>,
     year: Option<Value>,
@@ -31,16 +31,17 @@ struct Vote {
     vote_id: String,
 }
 
-#[post("/v1/votes", data = "<vote>")]
-fn vote(vote: Json<Vote>) -> (Status, Value) {
-    (Status::Accepted, receipt(&vote.vote_id))
+#[post("/v1/votes", data = "<ballot>")]
+#[expect(clippy::needless_pass_by_value, reason = "as Rocket passes it")]
+fn vote(ballot: Json<Ballot>) -> (Status, Value) {
+    (Status::Accepted, receipt(&ballot.vote_id))
 }
 
 /// Votes by line, as the flood sends them.
 #[post("/v1/votes/batch", data = "<lines>")]
 fn votes(lines: &[u8]) -> Result<Value, Status> {
-    let votes = serde_json::Deserializer::from_slice(lines).into_iter::<Vote>();
-    let receipts: Result<Vec<Value>, _> = votes.map(|vote| vote.map(|vote| receipt(&vote.vote_id))).collect();
+    let ballots = serde_json::Deserializer::from_slice(lines).into_iter::<Ballot>();
+    let receipts: Result<Vec<Value>, _> = ballots.map(|ballot| ballot.map(|ballot| receipt(&ballot.vote_id))).collect();
     receipts.map(Value::Array).map_err(|_| Status::UnprocessableEntity)
 }
 
