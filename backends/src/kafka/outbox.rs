@@ -34,11 +34,11 @@ pub(super) trait Library: Send + Sync + 'static {
     fn is_busy(&self) -> bool;
 }
 
-/// The least time from one hearing of what was confirmed to the next. It is half the pace: whoever waits for a vote that came
-/// alone waits no longer than that.
+/// The least time from one hearing of what was confirmed to the next. It is half the pace where that is more, so a vote that
+/// came alone is answered after half the pace.
 const HEAR: Duration = Duration::from_millis(1);
 
-/// With so many votes waiting, the next hearing need not wait for the pace: a few for each partition of the usual dozen.
+/// So many votes need not wait for the whole pace: they are a few for each partition of the usual dozen.
 const FULL: usize = 40;
 
 /// How often it hears what else the library has to say, while nothing is.

@@ -177,7 +177,8 @@ impl Library for Producing {
             .headers(headers(&vote));
         let Err((error, _)) = self.handle().send(record) else { return };
         let refusal = match error {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => self.full(),
+            // There is room for as many as have no receipt yet, so votes that were given up fill the library.
+            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => PublishError::Unavailable(SILENT.to_owned()),
             error => unavailable(&error),
         };
         self.receipts.settle([(number, Err(refusal))]);
