@@ -47,6 +47,9 @@ impl MongoBook {
     /// Opens the book that a URL names, making its indexes if they are not there yet.
     pub(crate) async fn connect(url: &str) -> Result<Self, NotOpen> {
         let database = connect::connect(url).await?;
+        // The last handle of a client says goodbye to the servers by a task, which panics if the runtime is leaving meanwhile.
+        // A process has one client for its life, and what it leaves on the servers ends by itself.
+        std::mem::forget(database.client().clone());
         let votes = counted(&database, "votes");
         Ok(Self {
             inserter: Inserter::new(votes.clone()),
