@@ -140,7 +140,7 @@ fn ratios(load: &UnderLoad) -> String {
             range(*rate, 2),
             range(*p50, 2),
             range(*p99, 2),
-            range(*cpu, 2),
+            cpu.map_or_else(|| "not measured".to_owned(), |cpu| range(cpu, 2)),
         );
     }
     text
@@ -162,8 +162,8 @@ pub(super) fn verdict(summary: &Summary) -> String {
             let mut said = vec![
                 outcome(*one, *other, "median latency", *p50, "lower", "higher"),
                 outcome(*one, *other, "p99", *p99, "lower", "higher"),
-                outcome(*one, *other, "CPU a vote", *cpu, "lower", "higher"),
             ];
+            said.extend(cpu.map(|cpu| outcome(*one, *other, "CPU a vote", cpu, "lower", "higher")));
             if load.load.0 == Rate::Max {
                 said.insert(0, outcome(*one, *other, "throughput", *rate, "lower", "higher"));
             }

@@ -62,7 +62,8 @@ pub(super) struct Pair {
     pub(super) rate: Spread,
     pub(super) p50: Spread,
     pub(super) p99: Spread,
-    pub(super) cpu: Spread,
+    /// `None` if measurements were too short for the kernel's clock of a process, which ticks every 10 ms.
+    pub(super) cpu: Option<Spread>,
 }
 
 impl Spread {
@@ -165,7 +166,7 @@ impl Pair {
             rate: ratio(|one| one.rate)?,
             p50: ratio(|one| one.latency_ms(0.5))?,
             p99: ratio(|one| one.latency_ms(0.99))?,
-            cpu: ratio(|one| one.cpu_us)?,
+            cpu: ratio(|one| one.cpu_us),
         })
     }
 }
@@ -207,6 +208,14 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn where_no_cpu_was_measured_the_rest_is_still_compared() {
+        let measurements = [Protocol::Rest, Protocol::Grpc].map(|door| measured(door, Rate::Max, 1, 2.0, 0.0));
+        let summary = Summary::of(&measurements);
+        let pair = &summary.loads[0].pairs[0];
+        assert_eq!((pair.cpu, pair.p50), (None, Spread { least: 1.0, median: 1.0, most: 1.0 }));
+    }
+
+    #[test]
     fn doors_are_compared_within_rounds_so_a_slower_machine_changes_no_ratio() {
         let rate = Rate::PerSecond(1000.0);
         let rounds = [(1, 1.0), (2, 3.0), (3, 10.0)];
@@ -223,7 +232,7 @@ pub(super) mod tests {
         assert_eq!((summary.rounds, summary.loads.len()), (3, 1));
         let pair = &summary.loads[0].pairs[0];
         assert_eq!((pair.one, pair.other), (Protocol::Rest, Protocol::Grpc));
-        assert_eq!((pair.cpu.least, pair.cpu.most), (1.5, 1.5));
+        assert_eq!(pair.cpu, Some(Spread { least: 1.5, median: 1.5, most: 1.5 }));
         assert!((pair.p50.median - 2.0).abs() < 0.01, "{:?}", pair.p50);
         let rest = summary.loads[0].door(Protocol::Rest).unwrap();
         assert_eq!((rest.measurements, rest.acknowledged, rest.micros.len()), (6, 600, 600));
