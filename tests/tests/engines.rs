@@ -145,7 +145,7 @@ fn with_kafka_down_the_doors_refuse_within_two_seconds_and_recover_by_themselves
 }
 
 #[test]
-#[ignore = "an open fault: in two of nine runs a client of Kafka, once a door's and once a consumer's, did not come back within a minute"]
+#[ignore = "an open fault: in two of eight runs a client of Kafka, once a door's and once a consumer's, did not come back within a minute"]
 fn with_kafka_hanging_the_doors_refuse_within_two_seconds_and_recover_by_themselves() {
     let mut system = System::start();
     system.vote(10);
