@@ -25,6 +25,11 @@ def stack(*command):
     return subprocess.run([ROOT / "dev/stack", *command], env=STACK, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def measured_servers():
+    """What `dev/stack env` prints of the measured servers, by name."""
+    return dict(line.split("=", 1) for line in stack("env").split())
+
+
 def free_addresses(count):
     """Loopback addresses that nobody listens on, below the ports that outgoing connections are given."""
     sockets = []
