@@ -44,13 +44,18 @@ impl Drop for System {
 
 impl System {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    fn start_with(queue_options: &str) -> Self {
         const PORT: u16 = 19_450;
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engines");
         fs::create_dir_all(&folder).unwrap();
         let config = folder.join("ovation.toml");
         fs::write(&config, "").unwrap();
-        let stack = Stack::up(&folder.join("servers"), PORT, 1);
+        let mut stack = Stack::up(&folder.join("servers"), PORT, 1);
+        stack.urls.queue += queue_options;
         let fleet = Fleet::start(&folder.join("programs"), Addresses::new(PORT + 10, 1), &stack.urls, &config, 2);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let system = Self { fleet, stack, runtime: Runtime::new().unwrap(), agent, cast: 0, _turn: turn };
@@ -145,9 +150,9 @@ fn with_kafka_down_the_doors_refuse_within_two_seconds_and_recover_by_themselves
 }
 
 #[test]
-#[ignore = "an open fault: in two of eight runs a client of Kafka, once a door's and once a consumer's, did not come back within a minute"]
 fn with_kafka_hanging_the_doors_refuse_within_two_seconds_and_recover_by_themselves() {
-    let mut system = System::start();
+    // A broker that comes back says for a moment that there are no brokers: clients that ask so often hear it.
+    let mut system = System::start_with("?topic.metadata.refresh.interval.ms=20");
     system.vote(10);
     let pid = system.stack.pid("kafka").unwrap();
     signal(pid, "STOP");

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 const DEFAULT_TOPIC: &str = "votes";
 
 /// What the doors and the promise need; nobody may change it by an option.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "acks",
     "request.required.acks",
     "enable.idempotence",
@@ -18,6 +18,7 @@ const OURS: [&str; 9] = [
     "enable.auto.commit",
     "message.timeout.ms",
     "allow.auto.create.topics",
+    "statistics.interval.ms",
 ];
 
 /// Where the vote log is, and how it has to be.
@@ -122,7 +123,9 @@ impl Address {
             .set("topic.metadata.refresh.interval.ms", "10000")
             // A topic that is gone is missed, and never made by the way with a broker's own idea of it.
             .set("allow.auto.create.topics", "false")
-            .set("log.connection.close", "false");
+            .set("log.connection.close", "false")
+            // Whether a client still knows a broker.
+            .set("statistics.interval.ms", "1000");
         for (name, value) in &self.client {
             config.set(name, value);
         }

@@ -7,11 +7,11 @@ use rdkafka::{
     Message, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use votes::{DeadLetter, Offset, Partition, Place, Poison, StoreError, UnixMillis};
 
 use super::{STORE, Voice, address::Address, header_of};
@@ -23,10 +23,10 @@ const PARTITION: &str = "partition";
 const OFFSET: &str = "offset";
 const REASON: &str = "reason";
 
-/// Dead letters are rare: clients are made when the first is met.
+/// Dead letters are rare: clients are made when the first is met, and anew after an error.
 pub(super) struct DeadLetters {
     address: Address,
-    producer: OnceCell<FutureProducer<Voice>>,
+    producer: Mutex<Option<FutureProducer<Voice>>>,
 }
 
 impl ConsumerContext for Voice {}
@@ -37,19 +37,30 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
 
 impl DeadLetters {
     pub(super) fn new(address: &Address) -> Self {
-        Self { address: address.clone(), producer: OnceCell::new() }
+        Self { address: address.clone(), producer: Mutex::default() }
     }
 
     /// Puts letters on the topic; each is there for good when this returns. One that is already there is there twice, and
     /// listed once.
     pub(super) async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
-        let producer = self.producer.get_or_try_init(|| async {
-            let mut config = self.address.client();
-            config.set("acks", "all").set("enable.idempotence", "true");
-            config.set("message.timeout.ms", ANSWER.as_millis().to_string());
-            FutureProducer::from_config_and_context(&config, Voice)
-        });
-        let producer = producer.await.map_err(|error: KafkaError| failed(error))?;
+        let mut kept = self.producer.lock().await;
+        let producer = match kept.take() {
+            Some(producer) => producer,
+            None => self.open_producer().map_err(failed)?,
+        };
+        self.put(&producer, dead).await?;
+        *kept = Some(producer);
+        Ok(())
+    }
+
+    fn open_producer(&self) -> KafkaResult<FutureProducer<Voice>> {
+        let mut config = self.address.client();
+        config.set("acks", "all").set("enable.idempotence", "true");
+        config.set("message.timeout.ms", ANSWER.as_millis().to_string());
+        FutureProducer::from_config_and_context(&config, Voice::default())
+    }
+
+    async fn put(&self, producer: &FutureProducer<Voice>, dead: &[DeadLetter]) -> Result<(), StoreError> {
         let topic = self.address.dead_topic();
         let mut sent = Vec::with_capacity(dead.len());
         for DeadLetter { place, accepted_at, poison } in dead {
@@ -94,7 +105,8 @@ fn read_all(address: &Address, partition: Partition) -> Result<BTreeMap<Offset, 
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true");
-    let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&config, Voice).map_err(failed)?;
+    let client: BaseConsumer<Voice> =
+        BaseConsumer::from_config_and_context(&config, Voice::default()).map_err(failed)?;
     let (topic, number) = (address.dead_topic(), i32::from(partition.0));
     let (start, end) = client.fetch_watermarks(&topic, number, ANSWER).map_err(failed)?;
     let mut letters = BTreeMap::new();

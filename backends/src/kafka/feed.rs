@@ -20,8 +20,9 @@ use rdkafka::{
     error::KafkaResult,
     message::BorrowedMessage,
 };
+use service::CancellationToken;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 use votes::{
@@ -29,12 +30,12 @@ use votes::{
 };
 
 use super::{
-    STORE,
+    LOST, STORE,
     address::Address,
     dead::DeadLetters,
     group::Group,
     header_of,
-    identity::{self, Identity},
+    identity::{self, Identity, Log},
     topic::{self, Topic},
 };
 use crate::{
@@ -66,14 +67,33 @@ type Client = BaseConsumer<Identity>;
 
 /// A reader of a topic.
 pub(crate) struct KafkaFeed {
+    address: Address,
     topic: Topic,
-    group: Option<Group>,
+    membership: Membership,
     /// A reader without a group has all partitions from the start, and hears so once.
     is_assigned: AtomicBool,
-    client: Arc<Client>,
+    /// What is known of the log.
+    log: watch::Sender<Log>,
+    /// What the group decided and nobody has heard yet.
+    changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Assignment>>,
+    decided: mpsc::UnboundedSender<Assignment>,
+    clients: Mutex<Arc<Clients>>,
     lanes: Vec<tokio::sync::Mutex<Lane>>,
-    fetching: Mutex<Fetching>,
     dead: DeadLetters,
+}
+
+/// The library's clients of a feed. All are replaced when one has lost its brokers.
+pub(super) struct Clients {
+    pub(super) reader: Arc<Reader>,
+    group: Option<Group>,
+}
+
+/// The client that reads.
+pub(super) struct Reader {
+    client: Arc<Client>,
+    fetching: Mutex<Fetching>,
+    /// Ended when the clients have lost their brokers.
+    pub(super) lost: CancellationToken,
 }
 
 #[derive(Default)]
@@ -87,6 +107,8 @@ struct Fetching {
 #[derive(Default)]
 struct Lane {
     queue: Option<(PartitionQueue<Identity>, Arc<Notify>)>,
+    /// Whose queue it is.
+    reader: Option<Arc<Reader>>,
     /// The generation of the log that its reader knows. A reader is told once of another log, before it gets records of it.
     generation: u64,
     /// Where the next batch begins.
@@ -110,7 +132,7 @@ impl Lane {
     /// caller who gives up has read nothing.
     async fn fill(&mut self, partition: Partition, most: usize) -> Result<(), StoreError> {
         let Self { queue, records, until, .. } = self;
-        let (queue, filled) = queue.as_ref().ok_or_else(|| failed(format!("partition {partition} was not sought")))?;
+        let (queue, filled) = queue.as_ref().ok_or_else(|| not_sought(partition))?;
         while records.len() < most {
             match queue.poll(Duration::ZERO) {
                 Some(Ok(message)) => records.push(read(&message)?),
@@ -138,6 +160,81 @@ impl KafkaFeed {
     }
 
     pub(super) fn start(address: &Address, topic: Topic, membership: Membership) -> KafkaResult<Self> {
+        let log = watch::Sender::default();
+        let (decided, changes) = mpsc::unbounded_channel();
+        let clients = Clients::start(address, &topic, &log, membership, &decided)?;
+        Ok(Self {
+            lanes: (0..topic.partitions).map(|_| tokio::sync::Mutex::default()).collect(),
+            dead: DeadLetters::new(address),
+            address: address.clone(),
+            topic,
+            membership,
+            is_assigned: AtomicBool::new(false),
+            log,
+            changes: tokio::sync::Mutex::new(changes),
+            decided,
+            clients: Mutex::new(Arc::new(clients)),
+        })
+    }
+
+    /// The clients; others, if they have lost the brokers.
+    pub(super) fn clients(&self) -> Result<Arc<Clients>, StoreError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.reader.lost.is_cancelled() {
+            tracing::warn!(reason = LOST, "the feed's clients were replaced");
+            let others = Clients::start(&self.address, &self.topic, &self.log, self.membership, &self.decided);
+            let lost = std::mem::replace(&mut *clients, Arc::new(others.map_err(failed)?));
+            if let Some(group) = &lost.group {
+                group.abandon();
+            }
+            // Its end may take a while.
+            tokio::task::spawn_blocking(move || drop(lost));
+        }
+        Ok(Arc::clone(&clients))
+    }
+
+    fn lane(&self, partition: Partition) -> Result<&tokio::sync::Mutex<Lane>, StoreError> {
+        let lane = self.lanes.get(usize::from(partition.0));
+        lane.ok_or_else(|| StoreError::new(STORE, format!("there is no partition {partition}")))
+    }
+
+    /// Asks the client something that blocks.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client, &Topic) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (clients, topic) = (self.clients()?, self.topic.clone());
+        let answer = tokio::task::spawn_blocking(move || question(&clients.reader.client, &topic)).await;
+        answer.map_err(failed)?
+    }
+
+    /// Tells a lane's reader, once, that another log has taken the place of the one that it knows.
+    fn recognise(&self, reader: &Reader, lane: &mut Lane) -> Result<Recognised, StoreError> {
+        Identity::hear(&reader.client);
+        let Some(generation) = reader.client.context().generation() else { return Ok(Recognised::Unknown) };
+        if lane.generation == generation {
+            return Ok(Recognised::Known);
+        }
+        *lane = Lane { generation, ..Lane::default() };
+        Err(failed(format!("topic {} was deleted and made anew", self.topic.name)))
+    }
+
+    /// A partition, as the client library wants it.
+    fn at(&self, partition: Partition, offset: rdkafka::Offset) -> Result<TopicPartitionList, StoreError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.topic.name, i32::from(partition.0), offset).map_err(failed)?;
+        Ok(list)
+    }
+}
+
+impl Clients {
+    fn start(
+        address: &Address,
+        topic: &Topic,
+        log: &watch::Sender<Log>,
+        membership: Membership,
+        decided: &mpsc::UnboundedSender<Assignment>,
+    ) -> KafkaResult<Self> {
         let mut config = address.client();
         config
             // The client library reads nothing without a name for its group; this one has no members and stores nothing.
@@ -155,96 +252,71 @@ impl KafkaFeed {
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", AHEAD_KIB);
         config.set("debug", identity::DEBUG).set_log_level(RDKafkaLogLevel::Debug);
-        let mut client: Client = BaseConsumer::from_config_and_context(&config, Identity::new(&topic.name))?;
+        let mut client: Client =
+            BaseConsumer::from_config_and_context(&config, Identity::new(&topic.name, log.clone()))?;
         let spoke = Arc::new(Notify::new());
         client.set_nonempty_callback({
             let spoke = Arc::clone(&spoke);
             move || spoke.notify_one()
         });
-        let client = Arc::new(client);
+        let (client, lost) = (Arc::new(client), CancellationToken::new());
         tokio::spawn({
-            let client = Arc::downgrade(&client);
+            let (client, lost) = (Arc::downgrade(&client), lost.clone());
             async move {
                 loop {
                     let _ = timeout(HEAR, spoke.notified()).await;
                     let Some(client) = client.upgrade() else { return };
                     Identity::hear(&client);
+                    if client.context().voice.has_lost_brokers() {
+                        lost.cancel();
+                    }
                 }
             }
         });
-        let group = (membership == Membership::Group).then(|| Group::join(address)).transpose()?;
-        Ok(Self {
-            lanes: (0..topic.partitions).map(|_| tokio::sync::Mutex::default()).collect(),
-            dead: DeadLetters::new(address),
-            topic,
-            group,
-            is_assigned: AtomicBool::new(false),
-            client,
-            fetching: Mutex::default(),
-        })
+        let group = match membership {
+            Membership::Group => Some(Group::join(address, decided.clone(), lost.clone())?),
+            Membership::Alone => None,
+        };
+        Ok(Self { reader: Arc::new(Reader { client, fetching: Mutex::default(), lost }), group })
     }
+}
 
-    fn lane(&self, partition: Partition) -> Result<&tokio::sync::Mutex<Lane>, StoreError> {
-        let lane = self.lanes.get(usize::from(partition.0));
-        lane.ok_or_else(|| StoreError::new(STORE, format!("there is no partition {partition}")))
-    }
-
-    /// Asks the client something that blocks.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Client, &Topic) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (client, topic) = (Arc::clone(&self.client), self.topic.clone());
-        let answer = tokio::task::spawn_blocking(move || question(&client, &topic)).await;
-        answer.map_err(failed)?
-    }
-
+impl Reader {
     fn fetching(&self) -> MutexGuard<'_, Fetching> {
         self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends fetching a partition, if it is fetched.
-    fn stop_fetching(&self, fetching: &mut Fetching, partition: Partition) -> Result<(), StoreError> {
+    /// Ends fetching a partition, if it is fetched. `this` is the partition as the library wants it.
+    fn stop_fetching(
+        &self,
+        fetching: &mut Fetching,
+        partition: Partition,
+        this: &TopicPartitionList,
+    ) -> Result<(), StoreError> {
         if fetching.partitions.remove(&partition) {
-            let this = self.at(partition, rdkafka::Offset::Invalid).map_err(failed)?;
-            self.client.incremental_unassign(&this).map_err(failed)?;
+            self.client.incremental_unassign(this).map_err(failed)?;
         }
         Ok(())
     }
 
-    fn start_fetching(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
-        let at = i64::try_from(at.0).map_err(failed)?;
-        let this = self.at(partition, rdkafka::Offset::Offset(at)).map_err(failed)?;
+    fn start_fetching(&self, partition: Partition, this: &TopicPartitionList) -> Result<(), StoreError> {
         let mut fetching = self.fetching();
         if fetching.revoked.contains(&partition) {
             return Err(failed(format!("partition {partition} is another consumer's now")));
         }
-        self.client.incremental_assign(&this).map_err(failed)?;
+        self.client.incremental_assign(this).map_err(failed)?;
         fetching.partitions.insert(partition);
         Ok(())
-    }
-
-    /// Tells a lane's reader, once, that another log has taken the place of the one that it knows.
-    fn recognise(&self, lane: &mut Lane) -> Result<Recognised, StoreError> {
-        Identity::hear(&self.client);
-        let Some(generation) = self.client.context().generation() else { return Ok(Recognised::Unknown) };
-        if lane.generation == generation {
-            return Ok(Recognised::Known);
-        }
-        *lane = Lane { generation, ..Lane::default() };
-        Err(failed(format!("topic {} was deleted and made anew", self.topic.name)))
-    }
-
-    fn at(&self, partition: Partition, offset: rdkafka::Offset) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(&self.topic.name, i32::from(partition.0), offset)?;
-        Ok(list)
     }
 }
 
 /// The time until the next batch after one with so many records.
 fn pace(records: usize) -> Duration {
     u32::try_from(records).map_or(PACE_MOST, |records| PACE_MOST.min(PACE_EACH.saturating_mul(records)))
+}
+
+fn not_sought(partition: Partition) -> StoreError {
+    failed(format!("partition {partition} was not sought"))
 }
 
 fn failed(error: impl std::fmt::Display) -> StoreError {
@@ -270,20 +342,29 @@ impl VoteFeed for KafkaFeed {
     }
 
     async fn assignment(&self) -> Result<Assignment, StoreError> {
-        let Some(group) = &self.group else {
+        if self.membership == Membership::Alone {
             if self.is_assigned.swap(true, Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
             return Ok(Assignment::Assigned((0..self.topic.partitions).map(Partition).collect()));
+        }
+        let mut changes = self.changes.lock().await;
+        let (clients, change) = loop {
+            let clients = self.clients()?;
+            tokio::select! {
+                biased;
+                Some(change) = changes.recv() => break (clients, change),
+                () = clients.reader.lost.cancelled() => {}
+            }
         };
-        let change = group.change().await?;
-        let mut fetching = self.fetching();
+        let mut fetching = clients.reader.fetching();
         match &change {
             Assignment::Assigned(partitions) => fetching.revoked.retain(|partition| !partitions.contains(partition)),
             Assignment::Revoked(partitions) => {
                 fetching.revoked.extend(partitions);
                 for &partition in partitions {
-                    self.stop_fetching(&mut fetching, partition)?;
+                    let this = self.at(partition, rdkafka::Offset::Invalid)?;
+                    clients.reader.stop_fetching(&mut fetching, partition, &this)?;
                 }
             }
         }
@@ -302,11 +383,14 @@ impl VoteFeed for KafkaFeed {
 
     async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
         let mut lane = self.lane(partition)?.lock().await;
-        self.stop_fetching(&mut self.fetching(), partition)?;
+        let reader = Arc::clone(&self.clients()?.reader);
+        let place = rdkafka::Offset::Offset(i64::try_from(at.0).map_err(failed)?);
+        let this = self.at(partition, place)?;
+        reader.stop_fetching(&mut reader.fetching(), partition, &this)?;
         // The old queue ends before there is a new one: they are two handles of one thing.
         *lane = Lane { generation: lane.generation, from: at, ..Lane::default() };
-        self.recognise(&mut lane)?;
-        let queue = self.client.split_partition_queue(&self.topic.name, i32::from(partition.0));
+        self.recognise(&reader, &mut lane)?;
+        let queue = reader.client.split_partition_queue(&self.topic.name, i32::from(partition.0));
         let mut queue = queue.ok_or_else(|| failed(format!("partition {partition} has no queue")))?;
         let filled = Arc::new(Notify::new());
         queue.set_nonempty_callback({
@@ -314,19 +398,22 @@ impl VoteFeed for KafkaFeed {
             move || filled.notify_one()
         });
         lane.queue = Some((queue, filled));
-        self.start_fetching(partition, at)
+        lane.reader = Some(Arc::clone(&reader));
+        reader.start_fetching(partition, &this)
     }
 
     async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError> {
         let mut lane = self.lane(partition)?.lock().await;
+        let reader = lane.reader.clone().ok_or_else(|| not_sought(partition))?;
         let known = lane.generation;
-        let mut other_log = self.client.context().subscribe();
+        let mut other_log = self.log.subscribe();
         tokio::select! {
             filled = lane.fill(partition, most) => filled?,
+            () = reader.lost.cancelled() => return Err(failed(LOST)),
             _ = other_log.wait_for(|log| log.generation().is_some_and(|generation| generation != known)) => {}
         }
         // Not before the records are here: what is said of the log until now is about them.
-        if self.recognise(&mut lane)? == Recognised::Unknown {
+        if self.recognise(&reader, &mut lane)? == Recognised::Unknown {
             return Err(failed("Kafka tells no topic ids: Kafka 3.1 or newer is needed"));
         }
         let records = std::mem::take(&mut lane.records);
@@ -338,7 +425,7 @@ impl VoteFeed for KafkaFeed {
     }
 
     async fn commit(&self, partition: Partition, position: Offset) -> Result<(), StoreError> {
-        if let Some(Err(error)) = self.group.as_ref().map(|group| group.commit(partition, position)) {
+        if let Some(Err(error)) = self.clients()?.group.as_ref().map(|group| group.commit(partition, position)) {
             tracing::debug!(%partition, %error, "a commit failed, it is for metrics only");
         }
         Ok(())

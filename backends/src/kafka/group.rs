@@ -4,8 +4,9 @@
 //! thread, so that a consumer that is busy keeps its partitions; one that is stopped loses them.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -13,16 +14,17 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
+    ClientContext, Statistics, TopicPartitionList,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
-use tokio::sync::{Mutex, mpsc};
-use votes::{Assignment, Offset, Partition, StoreError};
+use service::CancellationToken;
+use tokio::sync::mpsc;
+use votes::{Assignment, Offset, Partition};
 
-use super::{STORE, Voice, address::Address};
+use super::{Voice, address::Address};
 use crate::open::NotOpen;
 
 /// After this much silence of a consumer its partitions go to others: the least that brokers allow by default.
@@ -38,7 +40,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) async fn has_consumers(url: &str) -> Result<bool, NotOpen> {
     let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
     let ask = move || {
-        let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice)
+        let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice::default())
             .map_err(|error| NotOpen::BadUrl(error.to_string()))?;
         let groups = client.fetch_group_list(Some(&address.group()), ANSWER);
         let groups = groups.map_err(|error| NotOpen::Unreachable(error.to_string()))?;
@@ -51,13 +53,17 @@ pub(crate) async fn has_consumers(url: &str) -> Result<bool, NotOpen> {
 pub(super) struct Group {
     topic: String,
     member: Arc<BaseConsumer<Changes>>,
-    changes: Mutex<mpsc::UnboundedReceiver<Assignment>>,
     is_leaving: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Group {
-    pub(super) fn join(address: &Address) -> KafkaResult<Self> {
+    /// Joins. Tells `decided` what the group decides, and ends `lost` when this client can't go on.
+    pub(super) fn join(
+        address: &Address,
+        decided: mpsc::UnboundedSender<Assignment>,
+        lost: CancellationToken,
+    ) -> KafkaResult<Self> {
         let mut config = address.client();
         config
             .set("group.id", address.group())
@@ -68,8 +74,8 @@ impl Group {
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false");
-        let (sender, changes) = mpsc::unbounded_channel();
-        let member: BaseConsumer<Changes> = BaseConsumer::from_config_and_context(&config, Changes { sender })?;
+        let changes = Changes { voice: Voice::default(), decided, held: Mutex::new(Some(BTreeSet::new())) };
+        let member: BaseConsumer<Changes> = BaseConsumer::from_config_and_context(&config, changes)?;
         member.subscribe(&[&address.topic])?;
         let (member, is_leaving) = (Arc::new(member), Arc::new(AtomicBool::new(false)));
         let thread = thread::Builder::new().name("group".to_owned()).spawn({
@@ -80,18 +86,21 @@ impl Group {
                     if let Some(Err(error)) = member.poll(POLL) {
                         tracing::debug!(%error, "group");
                     }
+                    if member.context().voice.has_lost_brokers() {
+                        lost.cancel();
+                    }
                 }
             }
         });
         let thread = thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         let topic = address.topic.clone();
-        Ok(Self { topic, member, changes: Mutex::new(changes), is_leaving, thread: Some(thread) })
+        Ok(Self { topic, member, is_leaving, thread: Some(thread) })
     }
 
-    /// Waits for the next change.
-    pub(super) async fn change(&self) -> Result<Assignment, StoreError> {
-        let change = self.changes.lock().await.recv().await;
-        change.ok_or_else(|| StoreError::new(STORE, "the membership in the group has ended"))
+    /// Gives back all partitions, and tells of no change any more.
+    pub(super) fn abandon(&self) {
+        let held = self.member.context().held().take();
+        self.member.context().tell(Assignment::Revoked(held.into_iter().flatten().collect()));
     }
 
     /// Tells the group how far counting has come, for whoever watches its lag.
@@ -117,7 +126,24 @@ impl Drop for Group {
 
 /// Hears what the group decides.
 struct Changes {
-    sender: mpsc::UnboundedSender<Assignment>,
+    voice: Voice,
+    decided: mpsc::UnboundedSender<Assignment>,
+    /// The partitions that are this member's; `None` once it is abandoned.
+    held: Mutex<Option<BTreeSet<Partition>>>,
+}
+
+impl Changes {
+    fn held(&self) -> MutexGuard<'_, Option<BTreeSet<Partition>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, change: Assignment) {
+        let (Assignment::Assigned(partitions) | Assignment::Revoked(partitions)) = &change;
+        if !partitions.is_empty() {
+            // Nobody listens any more when the feed is gone.
+            let _ = self.decided.send(change);
+        }
+    }
 }
 
 impl ConsumerContext for Changes {
@@ -141,12 +167,15 @@ impl ConsumerContext for Changes {
         if let Err(error) = outcome {
             tracing::error!(%error, "a change of partitions failed");
         }
-        if theirs.is_empty() {
-            return;
+        let mut held = self.held();
+        let Some(held) = &mut *held else { return };
+        if is_assigned {
+            held.extend(&theirs);
+            self.tell(Assignment::Assigned(theirs));
+        } else {
+            held.retain(|partition| !theirs.contains(partition));
+            self.tell(Assignment::Revoked(theirs));
         }
-        let change = if is_assigned { Assignment::Assigned(theirs) } else { Assignment::Revoked(theirs) };
-        // Nobody listens any more when the feed is gone.
-        let _ = self.sender.send(change);
     }
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _: &TopicPartitionList) {
@@ -158,10 +187,14 @@ impl ConsumerContext for Changes {
 
 impl ClientContext for Changes {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Voice.log(level, facility, message);
+        self.voice.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Voice.error(error, reason);
+        self.voice.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.voice.stats(statistics);
     }
 }

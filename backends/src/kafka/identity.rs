@@ -11,13 +11,13 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientContext, Statistics,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -31,8 +31,12 @@ pub(super) const DEBUG: &str = "topic";
 
 /// A reading client's ear: learns the topic's id.
 pub(super) struct Identity {
+    pub(super) voice: Voice,
     topic: String,
+    /// What was learned, by this client or one before it.
     log: watch::Sender<Log>,
+    /// This client has told an id.
+    has_told: AtomicBool,
     /// Lines heard, of any kind.
     heard: AtomicU64,
     hearing: Mutex<()>,
@@ -54,23 +58,21 @@ impl Log {
 }
 
 impl Identity {
-    pub(super) fn new(topic: &str) -> Self {
+    /// For a client of a topic. `log` is what is known of it already.
+    pub(super) fn new(topic: &str, log: watch::Sender<Log>) -> Self {
         Self {
+            voice: Voice::default(),
             topic: topic.to_owned(),
-            log: watch::Sender::new(Log::default()),
+            log,
+            has_told: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             hearing: Mutex::default(),
         }
     }
 
-    /// The generation of the log that was heard of last; `None` as long as brokers have told no id.
+    /// The generation of the log that was heard of last; `None` as long as brokers have told this client no id.
     pub(super) fn generation(&self) -> Option<u64> {
-        self.log.borrow().generation()
-    }
-
-    /// Follows changes.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Log> {
-        self.log.subscribe()
+        self.log.borrow().generation().filter(|_| self.has_told.load(Ordering::Relaxed))
     }
 
     /// Hears all that the client has said until now: when this returns, nothing that was said before is still on its way.
@@ -95,6 +97,7 @@ impl Identity {
         let change = line.split_once("Topic ").and_then(|(_, rest)| rest.split_once(" changed id from "));
         let Some((topic, change)) = change else { return };
         let Some((_, id)) = change.split_once(" to ").filter(|_| topic == self.topic) else { return };
+        self.has_told.store(true, Ordering::Relaxed);
         self.log.send_if_modified(|log| match &log.id {
             Some(known) if known == id => false,
             known => {
@@ -115,12 +118,17 @@ impl ClientContext for Identity {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.heard.fetch_add(1, Ordering::Relaxed);
         self.learn(message);
-        Voice.log(level, facility, message);
+        self.voice.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.heard.fetch_add(1, Ordering::Relaxed);
-        Voice.error(error, reason);
+        self.voice.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.voice.stats(statistics);
     }
 }
 
@@ -130,7 +138,7 @@ mod tests {
 
     #[test]
     fn another_id_is_another_log() {
-        let identity = Identity::new("votes");
+        let identity = Identity::new("votes", watch::Sender::default());
         assert_eq!(identity.generation(), None);
         identity.learn("[thrd:main]: Topic votes.dead changed id from AAA to DEAD");
         assert_eq!(identity.generation(), None);

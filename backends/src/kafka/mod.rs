@@ -12,6 +12,7 @@
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
 //! | `errors` | tried: what a door answers to each error of a broker |
+//! | `lost` | tried: clients that forget all brokers |
 
 mod address;
 mod dead;
@@ -20,13 +21,17 @@ mod errors;
 mod feed;
 mod group;
 mod identity;
+#[cfg(test)]
+mod lost;
 mod outbox;
 mod queue;
 mod receipts;
 mod topic;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rdkafka::{
-    ClientContext, Message,
+    ClientContext, Message, Statistics,
     config::RDKafkaLogLevel,
     error::KafkaError,
     message::{BorrowedMessage, Headers},
@@ -39,15 +44,30 @@ pub(crate) use queue::KafkaQueue;
 /// What the log is called in errors.
 const STORE: &str = "vote log";
 
+/// Said of a client that [has lost its brokers](Voice::has_lost_brokers).
+const LOST: &str = "Kafka's client knows no broker any more";
+
 /// The text of a record's header, if it has one of this name.
 fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str> {
     let header = message.headers()?.iter().find(|header| header.key == key)?;
     std::str::from_utf8(header.value?).ok()
 }
 
-/// Sends librdkafka's own words to our log.
-#[derive(Clone, Copy)]
-struct Voice;
+/// What librdkafka says of itself: its words go to our log.
+#[derive(Default)]
+struct Voice {
+    has_lost_brokers: AtomicBool,
+}
+
+impl Voice {
+    /// Whether the client knows no broker any more, and so will never do anything again: it has to be replaced.
+    ///
+    /// A broker that was away too long answers, for a moment, that the cluster has no brokers, and librdkafka 2.10 and newer
+    /// forgets those that the cluster does not name (confluentinc/librdkafka#5301). It tells so in its statistics only.
+    fn has_lost_brokers(&self) -> bool {
+        self.has_lost_brokers.load(Ordering::Relaxed)
+    }
+}
 
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -62,5 +82,11 @@ impl ClientContext for Voice {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let is_broker = |source: &str| source != "internal" && source != "logical";
+        let has_lost_brokers = !statistics.brokers.values().any(|broker| is_broker(&broker.source));
+        self.has_lost_brokers.store(has_lost_brokers, Ordering::Relaxed);
     }
 }

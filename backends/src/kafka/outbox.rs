@@ -34,12 +34,15 @@ pub(super) trait Library: Send + Sync + 'static {
     fn is_busy(&self) -> bool;
 }
 
-/// The least time from one hearing of what was confirmed to the next. It is half the pace where that is more, so a vote that
-/// came alone is answered after half the pace.
-const HEAR: Duration = Duration::from_millis(1);
+/// So many votes need not wait for the pace: they are some for each partition of the usual dozen.
+const FULL: usize = 64;
 
-/// So many votes need not wait for the whole pace: they are a few for each partition of the usual dozen.
-const FULL: usize = 40;
+/// So few votes are answered as soon as they are confirmed: a vote that came alone waits for nothing.
+const FEW: usize = 8;
+
+/// How often the thread looks while many or few votes come; in between it is twice for each pace, so that what was confirmed
+/// is answered together.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How often it hears what else the library has to say, while nothing is.
 const IDLE: Duration = Duration::from_millis(100);
@@ -63,7 +66,7 @@ struct Line {
 }
 
 impl Outbox {
-    /// Hands over all that waits, and then again after `pace`, or after half of it where there is enough.
+    /// Hands over all that waits, and then again after `pace`, or when there is enough.
     pub(super) fn start(pace: Duration, library: Arc<impl Library>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = thread::Builder::new().name("outbox".to_owned()).spawn({
@@ -92,12 +95,14 @@ impl Shared {
     fn drive(&self, pace: Duration, library: &impl Library) {
         let mut votes = Vec::new();
         let mut handed_over: Option<Instant> = None;
+        let mut look = LOOK;
         loop {
             let is_early = handed_over.is_some_and(|at| at.elapsed() < pace) && self.line().waiting.len() < FULL;
             if !is_early {
                 let is_closed = self.take(&mut votes);
                 if !votes.is_empty() {
                     handed_over = Some(Instant::now());
+                    look = if (FEW..FULL).contains(&votes.len()) { LOOK.max(pace / 2) } else { LOOK };
                     votes.drain(..).for_each(|vote| library.hand_over(vote));
                 } else if is_closed {
                     return;
@@ -105,7 +110,7 @@ impl Shared {
             }
             library.hear();
             if is_early || library.is_busy() {
-                thread::sleep(HEAR.max(pace / 2));
+                thread::sleep(look);
             } else {
                 self.wait();
             }

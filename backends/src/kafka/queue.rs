@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,10 +25,10 @@ use votes::{
 };
 
 use super::{
-    STORE, Voice,
+    LOST, STORE, Voice,
     address::Address,
     outbox::{Library, Outbox, Outgoing},
-    receipts::Receipts,
+    receipts::{Outcome, Receipts},
     topic::{self, Topic},
 };
 use crate::{open::NotOpen, record};
@@ -54,7 +54,7 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const SILENT: &str = "Kafka confirms no votes at the moment";
 
 /// The time from one handing over of votes to the library to the next, unless the URL says another `linger.ms`.
-const PACE: Duration = Duration::from_millis(8);
+const PACE: Duration = Duration::from_millis(10);
 
 /// How long the library waits for the rest of what is handed over.
 const LINGER_MS: &str = "0.5";
@@ -63,23 +63,21 @@ const LINGER_MS: &str = "0.5";
 pub(crate) struct KafkaQueue {
     topic: Topic,
     promise: Facts,
-    producer: Arc<Producing>,
+    pub(super) producer: Arc<Producing>,
     outbox: Outbox,
 }
 
 /// The producer and the votes it has not confirmed.
-struct Producing {
+pub(super) struct Producing {
     topic: String,
     config: ClientConfig,
     /// Replaced after an error from which a producer can't recover.
     handle: RwLock<Arc<Handle>>,
     receipts: Arc<Receipts>,
-    is_warm: watch::Sender<bool>,
-    /// Votes ran out of time lately, and none was confirmed since.
-    is_silent: Arc<AtomicBool>,
+    deliveries: Deliveries,
 }
 
-type Handle = BaseProducer<Deliveries>;
+pub(super) type Handle = BaseProducer<Ear>;
 
 impl KafkaQueue {
     /// Makes or checks the topic, and connects. At most `most` votes wait for their receipts.
@@ -87,7 +85,7 @@ impl KafkaQueue {
         let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
         let topic = topic::ensure(&address).await?;
         let queue = Self::start(&address, topic, most).map_err(|error| NotOpen::BadUrl(error.to_string()))?;
-        let mut is_warm = queue.producer.is_warm.subscribe();
+        let mut is_warm = queue.producer.deliveries.is_warm.subscribe();
         if timeout(WARM_UP, is_warm.wait_for(|is_warm| *is_warm)).await.is_err() {
             return Err(NotOpen::Unreachable("Kafka gave the producer no identity".to_owned()));
         }
@@ -107,10 +105,7 @@ impl KafkaQueue {
         let pace = pace.map_or(PACE, |millis: f64| Duration::from_secs_f64(millis.clamp(0.0, 1e3) / 1e3));
         config.set("linger.ms", LINGER_MS);
         let promise = promise(&config)?;
-        let (receipts, is_warm) = (Arc::new(Receipts::new(most)), watch::Sender::new(false));
-        let is_silent = Arc::new(AtomicBool::new(false));
-        let handle = RwLock::new(Arc::new(open_producer(&config, &is_warm, &is_silent)?));
-        let producer = Arc::new(Producing { topic: topic.name.clone(), config, handle, receipts, is_warm, is_silent });
+        let producer = Arc::new(Producing::start(topic.name.clone(), config, most)?);
         tokio::spawn(watch_over(Arc::downgrade(&producer)));
         let outbox = Outbox::start(pace, Arc::clone(&producer));
         let outbox = outbox.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -127,24 +122,24 @@ fn promise(config: &ClientConfig) -> Result<Facts, KafkaError> {
     Ok(Facts::from([("acks", "all".to_owned()), ("idempotence", "on".to_owned())]))
 }
 
-fn open_producer(
-    config: &ClientConfig,
-    is_warm: &watch::Sender<bool>,
-    is_silent: &Arc<AtomicBool>,
-) -> Result<Handle, KafkaError> {
-    let is_silent = Arc::clone(is_silent);
-    let deliveries = Deliveries { heard: Mutex::default(), is_warm: is_warm.clone(), is_silent };
-    BaseProducer::from_config_and_context(config, deliveries)
+fn open_producer(config: &ClientConfig, deliveries: &Deliveries) -> Result<Handle, KafkaError> {
+    BaseProducer::from_config_and_context(config, Ear { voice: Voice::default(), deliveries: deliveries.clone() })
 }
 
 impl Producing {
-    fn handle(&self) -> Arc<Handle> {
+    fn start(topic: String, config: ClientConfig, most: usize) -> Result<Self, KafkaError> {
+        let (receipts, deliveries) = (Arc::new(Receipts::new(most)), Deliveries::default());
+        let handle = RwLock::new(Arc::new(open_producer(&config, &deliveries)?));
+        Ok(Self { topic, config, handle, receipts, deliveries })
+    }
+
+    pub(super) fn handle(&self) -> Arc<Handle> {
         Arc::clone(&self.handle.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Votes pile up where Kafka is away, and then that is what the voter should hear.
     fn full(&self) -> PublishError {
-        if self.is_silent.load(Ordering::Relaxed) {
+        if self.deliveries.is_silent.load(Ordering::Relaxed) {
             return PublishError::Unavailable(SILENT.to_owned());
         }
         PublishError::Full
@@ -152,16 +147,21 @@ impl Producing {
 
     /// A producer that has met an error it can't recover from, like a topic that was made anew, is replaced.
     fn replace_if_broken(&self) {
-        let Some((code, reason)) = self.handle().client().fatal_error() else { return };
-        match open_producer(&self.config, &self.is_warm, &self.is_silent) {
+        let handle = self.handle();
+        let reason = match handle.client().fatal_error() {
+            Some((code, reason)) => format!("{code}: {reason}"),
+            None if handle.context().voice.has_lost_brokers() => LOST.to_owned(),
+            None => return,
+        };
+        match open_producer(&self.config, &self.deliveries) {
             Ok(handle) => {
-                tracing::error!(%code, reason, "the producer can't go on and was replaced");
+                tracing::error!(reason, "the producer can't go on and was replaced");
                 let broken =
                     std::mem::replace(&mut *self.handle.write().unwrap_or_else(PoisonError::into_inner), handle.into());
                 // Its end may take a while.
                 tokio::task::spawn_blocking(move || drop(broken));
             }
-            Err(error) => tracing::error!(%code, reason, %error, "the producer can't go on, nor be replaced"),
+            Err(error) => tracing::error!(reason, %error, "the producer can't go on, nor be replaced"),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Library for Producing {
 
     fn hear(&self) {
         let handle = self.handle();
-        let heard = || handle.context().heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = || self.deliveries.heard();
         let mut known = heard().len();
         loop {
             // Hears of one request's votes.
@@ -217,11 +217,11 @@ async fn watch_over(producer: Weak<Producing>) {
         let overdue = producer.receipts.expire(PATIENCE);
         if overdue > 0 {
             last_overdue = Instant::now();
-            producer.is_silent.store(true, Ordering::Relaxed);
+            producer.deliveries.is_silent.store(true, Ordering::Relaxed);
             tracing::warn!(votes = overdue, "Kafka did not confirm votes in time");
         }
         if last_overdue.elapsed() > SILENCE {
-            producer.is_silent.store(false, Ordering::Relaxed);
+            producer.deliveries.is_silent.store(false, Ordering::Relaxed);
         }
         producer.replace_if_broken();
     }
@@ -240,7 +240,7 @@ impl Store for KafkaQueue {
         let looked = tokio::task::spawn_blocking(look).await;
         let mut facts = looked.map_err(|error| StoreError::new(STORE, error))??;
         // A broker that is alone does not know that the others are gone.
-        if self.producer.is_silent.load(Ordering::Relaxed) {
+        if self.producer.deliveries.is_silent.load(Ordering::Relaxed) {
             return Err(StoreError::new(STORE, SILENT));
         }
         facts.extend(self.promise.clone());
@@ -290,15 +290,29 @@ fn unavailable(error: &KafkaError) -> PublishError {
     PublishError::Unavailable(format!("Kafka did not confirm the vote: {problem}"))
 }
 
-/// Hears what became of each vote.
+/// Hears what became of each vote: of those of the producer, and of those that one before it had when it was replaced.
+#[derive(Clone, Default)]
 struct Deliveries {
-    /// By the numbers of their receipts; answered together.
-    heard: Mutex<Vec<(usize, Result<Place, PublishError>)>>,
+    /// Answered together.
+    heard: Arc<Mutex<Vec<Outcome>>>,
     is_warm: watch::Sender<bool>,
+    /// Votes ran out of time lately, and none was confirmed since.
     is_silent: Arc<AtomicBool>,
 }
 
-impl ProducerContext for Deliveries {
+impl Deliveries {
+    fn heard(&self) -> MutexGuard<'_, Vec<Outcome>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A producer's ear.
+pub(super) struct Ear {
+    pub(super) voice: Voice,
+    deliveries: Deliveries,
+}
+
+impl ProducerContext for Ear {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, number: usize) {
@@ -307,9 +321,9 @@ impl ProducerContext for Deliveries {
             Err((error, _)) => Err(unavailable(error)),
         };
         if outcome.is_ok() {
-            self.is_silent.store(false, Ordering::Relaxed);
+            self.deliveries.is_silent.store(false, Ordering::Relaxed);
         }
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+        self.deliveries.heard().push((number, outcome));
     }
 }
 
@@ -320,18 +334,61 @@ fn place(partition: i32, offset: i64) -> Result<Place, PublishError> {
     }
 }
 
-impl ClientContext for Deliveries {
+impl ClientContext for Ear {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Voice.log(level, facility, message);
+        self.voice.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Voice.error(error, reason);
+        self.voice.error(error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
-        if statistics.eos.is_some_and(|eos| eos.idemp_state == "Assigned") {
-            self.is_warm.send_replace(true);
+        if statistics.eos.as_ref().is_some_and(|eos| eos.idemp_state == "Assigned") {
+            self.deliveries.is_warm.send_replace(true);
         }
+        self.voice.stats(statistics);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{
+        mocking::MockCluster,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+    use tokio::time::sleep;
+    use votes::conformance::logged;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_replaced_producer_had_is_answered_at_once() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("votes", 1, 1).unwrap();
+        // It gets no identity, which it can't recover from, and hears so when the vote is already there.
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refused]);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("enable.idempotence", "true");
+        let producing = Producing::start("votes".to_owned(), config, 10).unwrap();
+        let (vote, (sender, mut receipt)) = (logged(1, Partition(0), 0).vote, receipt_channel());
+        let number = producing.receipts.add(vote.accepted_at, sender).unwrap();
+        producing.hand_over(Outgoing { number, partition: Partition(0), vote });
+        while producing.handle().client().fatal_error().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Nobody has heard of the vote until now.
+        producing.replace_if_broken();
+        let answered = async {
+            loop {
+                producing.hear();
+                if let Ok(outcome) = timeout(Duration::from_millis(10), &mut receipt).await {
+                    return outcome;
+                }
+            }
+        };
+        let outcome = timeout(Duration::from_secs(20), answered).await.expect("the vote is answered");
+        assert!(matches!(outcome, Err(PublishError::Unavailable(_))), "{outcome:?}");
     }
 }

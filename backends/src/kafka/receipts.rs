@@ -12,6 +12,9 @@ use std::{
 use tokio::sync::Notify;
 use votes::{Place, PublishError, Receipt, ReceiptSender, UnixMillis};
 
+/// What became of a vote, by the number of its receipt.
+pub(super) type Outcome = (usize, Result<Place, PublishError>);
+
 /// Open receipts, oldest first.
 pub(super) struct Receipts {
     open: Mutex<Open>,
@@ -53,7 +56,7 @@ impl Receipts {
     }
 
     /// Answers those that still wait, by their numbers.
-    pub(super) fn settle(&self, outcomes: impl IntoIterator<Item = (usize, Result<Place, PublishError>)>) {
+    pub(super) fn settle(&self, outcomes: impl IntoIterator<Item = Outcome>) {
         let mut open = self.open();
         let answers: Vec<_> = outcomes
             .into_iter()

@@ -112,7 +112,8 @@ pub(super) async fn find(address: &Address) -> Result<Topic, NotOpen> {
 }
 
 fn admin(address: &Address) -> Result<AdminClient<Voice>, NotOpen> {
-    AdminClient::from_config_and_context(&address.client(), Voice).map_err(|error| NotOpen::BadUrl(error.to_string()))
+    AdminClient::from_config_and_context(&address.client(), Voice::default())
+        .map_err(|error| NotOpen::BadUrl(error.to_string()))
 }
 
 fn options() -> AdminOptions {
