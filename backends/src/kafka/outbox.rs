@@ -35,7 +35,7 @@ pub(super) trait Library: Send + Sync + 'static {
 }
 
 /// So many votes need not wait for the pace: they are some for each partition of the usual dozen.
-const FULL: usize = 64;
+const FULL: usize = 40;
 
 /// So few votes are answered as soon as they are confirmed: a vote that came alone waits for nothing.
 const FEW: usize = 8;
@@ -200,6 +200,20 @@ mod tests {
         outbox.put(outgoing(2));
         assert!(leaving.recv_timeout(IDLE * 3).is_err());
         // Its thread would end after the pace.
+        std::mem::forget(outbox);
+    }
+
+    #[test]
+    fn many_votes_do_not_wait_for_the_pace() {
+        let (left, leaving) = mpsc::channel();
+        let library = Arc::new(Fake { left, is_busy: false.into() });
+        let outbox = Outbox::start(Duration::from_hours(1), library).unwrap();
+        outbox.put(outgoing(0));
+        assert_eq!(leaving.recv_timeout(Duration::from_mins(1)), Ok(0));
+        (1..=FULL).for_each(|number| outbox.put(outgoing(number)));
+        for number in 1..=FULL {
+            assert_eq!(leaving.recv_timeout(Duration::from_mins(1)), Ok(number));
+        }
         std::mem::forget(outbox);
     }
 }

@@ -54,7 +54,7 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const SILENT: &str = "Kafka confirms no votes at the moment";
 
 /// The time from one handing over of votes to the library to the next, unless the URL says another `linger.ms`.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(8);
 
 /// How long the library waits for the rest of what is handed over.
 const LINGER_MS: &str = "0.5";
