@@ -77,7 +77,10 @@ impl Doors {
             .collect();
         let value = |name: &str| values.get(name).copied().ok_or_else(|| format!("{url} has no {name}"));
         Ok(Cost {
-            cpu_seconds: value("process_cpu_seconds_total")?,
+            // Elsewhere than on Linux there are whole seconds only.
+            cpu_seconds: value("ovation_cpu_microseconds_total")
+                .map(|micros| micros / 1e6)
+                .or_else(|_| value("process_cpu_seconds_total"))?,
             resident_bytes: value("process_resident_memory_bytes")?,
             open_files: value("process_open_fds")?,
         })
