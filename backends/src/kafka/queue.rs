@@ -126,6 +126,12 @@ fn open_producer(config: &ClientConfig, deliveries: &Deliveries) -> Result<Handl
     BaseProducer::from_config_and_context(config, Ear { voice: Voice::default(), deliveries: deliveries.clone() })
 }
 
+/// Why a producer can't go on, if it can't.
+fn what_broke(handle: &Handle) -> Option<String> {
+    let lost = || handle.context().voice.has_lost_brokers().then(|| LOST.to_owned());
+    handle.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}")).or_else(lost)
+}
+
 impl Producing {
     fn start(topic: String, config: ClientConfig, most: usize) -> Result<Self, KafkaError> {
         let (receipts, deliveries) = (Arc::new(Receipts::new(most)), Deliveries::default());
@@ -147,12 +153,7 @@ impl Producing {
 
     /// A producer that has met an error it can't recover from, like a topic that was made anew, is replaced.
     fn replace_if_broken(&self) {
-        let handle = self.handle();
-        let reason = match handle.client().fatal_error() {
-            Some((code, reason)) => format!("{code}: {reason}"),
-            None if handle.context().voice.has_lost_brokers() => LOST.to_owned(),
-            None => return,
-        };
+        let Some(reason) = what_broke(&self.handle()) else { return };
         match open_producer(&self.config, &self.deliveries) {
             Ok(handle) => {
                 tracing::error!(reason, "the producer can't go on and was replaced");

@@ -104,7 +104,7 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
     producer.flush(Duration::from_secs(10))?;
     producer.context().micros.lock().unwrap_or_else(PoisonError::into_inner).reset();
 
-    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    let begun = Instant::now();
     let length = Duration::from_secs(flags.seconds);
     let total = flags.rate * flags.seconds;
     let mut sent = 0;
@@ -120,7 +120,7 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
         sleep(BEAT);
     }
     producer.flush(Duration::from_secs(10))?;
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let seconds = begun.elapsed().as_secs_f64();
     let context = producer.context();
     let micros = context.micros.lock().unwrap_or_else(PoisonError::into_inner);
     let millis = |quantile: f64| micros.value_at_quantile(quantile) as f64 / 1e3;
@@ -130,7 +130,6 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
         "per_second": micros.len() as f64 / seconds,
         "p50_ms": millis(0.5),
         "p99_ms": millis(0.99),
-        "cpu_us": cpu * 1e6 / micros.len() as f64,
     }))
 }
 
@@ -159,14 +158,4 @@ fn send(producer: &ThreadedProducer<Deliveries>, flags: &Flags, number: u64, due
         }
         Err((error, _)) => Err(error),
     }
-}
-
-/// What this process has used of the processors, by the kernel's accounting.
-fn cpu_seconds() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanos = tasks.filter_map(|task| {
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        stat.split(' ').next()?.parse::<f64>().ok()
-    });
-    nanos.sum::<f64>() / 1e9
 }
