@@ -11,6 +11,7 @@
 mod embedded;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod meters;
 #[cfg(feature = "mongo")]
 mod mongo;
 #[cfg_attr(

@@ -10,6 +10,7 @@ use service::{
     config::CommonFlags,
     health::{Latch, Weight},
     program::{self, Failure, Outcome},
+    telemetry::Metrics,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout, try_join};
 use votes::{Contests, Counter, Door, DoorKind, Partition, VoteQueue, VoterSecret};
@@ -58,11 +59,11 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
 }
 
 async fn services(context: Context, demo: Option<f64>) -> Outcome {
-    let Context { config, health, shutdown, starting } = context;
+    let Context { config, health, metrics, shutdown, starting } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config, &health)?;
     let secret = stores.secret(&contests)?;
-    let system = System { config, contests, stores, secret, health, shutdown };
+    let system = System { config, contests, stores, secret, health, metrics, shutdown };
     let grpc = program::listen("grpc", system.config.grpc).await?;
     let results_grpc = program::listen("results_grpc", system.config.results_grpc).await?;
 
@@ -98,6 +99,7 @@ struct System {
     stores: Stores,
     secret: Option<VoterSecret>,
     health: Health,
+    metrics: Metrics,
     shutdown: CancellationToken,
 }
 
@@ -134,6 +136,7 @@ impl System {
             try_join!(stores.tallies(weight), stores.book(weight), stores.reader(weight))
         };
         let Some((tallies, book, feed)) = self.opened(open).await? else { return Ok(()) };
+        self.metrics.collect(results::standings(Arc::clone(&self.contests), Arc::clone(&tallies)));
         let sources = results::Sources { contests: self.contests, tallies, book, feed };
         Ok(results::run(self.config.results, grpc, sources, self.shutdown, move |_| drop(latch)).await?)
     }

@@ -1,8 +1,11 @@
 //! The consumer: takes votes from the log and counts them.
 //!
 //! Each assigned partition has a task of its own ([`partition`]) with one batch in flight, so partitions are counted in
-//! parallel and each in order. This file starts and stops them as the log assigns and revokes partitions.
+//! parallel and each in order. This file starts and stops them as the log assigns and revokes partitions; [`lag`] tells how far
+//! they are behind.
 
+mod lag;
+mod meters;
 mod partition;
 mod state;
 
@@ -12,7 +15,7 @@ use service::{CancellationToken, Health, health::Weight};
 use tokio::task::JoinHandle;
 use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
 
-use self::state::States;
+use self::{meters::Meters, state::States};
 
 /// Counts until shutdown; then finishes the batches in flight and returns. `assigned` is called once there are partitions
 /// to count.
@@ -28,7 +31,11 @@ pub async fn run(
     shutdown: CancellationToken,
     assigned: impl FnOnce(),
 ) -> Result<(), StoreError> {
-    let states = States::default();
+    let (states, meters) = (States::default(), Meters::new());
+    let lag = lag::watch(Arc::clone(&feed), states.clone(), meters.clone());
+    let ended = shutdown.child_token();
+    let _end = ended.clone().drop_guard();
+    tokio::spawn(ended.run_until_cancelled_owned(lag));
     let shown = states.clone();
     health.check("counting", Weight::Helpful, move || {
         std::future::ready(shown.problem().map_or_else(|| Ok(Facts::new()), Err))
@@ -47,8 +54,8 @@ pub async fn run(
                 for partition in partitions {
                     let before = tasks.remove(&partition);
                     let stop = shutdown.child_token();
-                    let task =
-                        partition::run(partition, Arc::clone(&feed), counter.clone(), states.clone(), stop.clone());
+                    let shared = (states.clone(), meters.clone());
+                    let task = partition::run(partition, Arc::clone(&feed), counter.clone(), shared, stop.clone());
                     let task = tokio::spawn(async move {
                         // A partition that comes back is not read by two tasks.
                         if let Some(before) = before {

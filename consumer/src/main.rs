@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown, starting } = context;
+    let Context { config, health, shutdown, starting, .. } = context;
     let stores = Stores::open(&config, &health)?;
     let open = async {
         let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;

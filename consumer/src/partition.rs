@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metrics::{Counter as Count, Histogram, counter, histogram};
 use service::CancellationToken;
 use tokio::time::{Instant, sleep};
 use votes::{Batch, Counted, Counter, LogFacts, Partition, Progress, Stop, StoreError, VoteFeed};
 
-use crate::state::States;
+use crate::{meters::Meters, state::States};
 
 /// The most records of a batch.
 const MAX_BATCH: usize = 1_000;
@@ -27,10 +26,10 @@ pub(crate) async fn run(
     partition: Partition,
     feed: Arc<dyn VoteFeed>,
     counter: Counter,
-    states: States,
+    (states, meters): (States, Meters),
     stop: CancellationToken,
 ) {
-    let task = Task { partition, feed, counter, meters: Meters::new() };
+    let task = Task { partition, feed, counter, meters };
     let mut back_off = *BACK_OFF.start();
     while !stop.is_cancelled() {
         let begun = Instant::now();
@@ -39,6 +38,7 @@ pub(crate) async fn run(
             Ok(Some(halt)) => {
                 tracing::error!(%partition, reason = %halt, "partition stopped");
                 states.trouble(partition, halt.to_string());
+                task.meters.stopped(partition, true);
                 back_off = *BACK_OFF.start();
                 LOOK_AGAIN
             }
@@ -59,6 +59,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => {}
         }
     }
+    task.meters.stopped(partition, false);
 }
 
 struct Task {
@@ -76,7 +77,8 @@ impl Task {
             Err(halt) => return Ok(Some(halt)),
         };
         self.feed.seek(self.partition, progress.booked).await?;
-        states.forget(self.partition);
+        states.begin(self.partition, progress.booked);
+        self.meters.stopped(self.partition, false);
         loop {
             let batch = tokio::select! {
                 batch = self.feed.next_batch(self.partition, MAX_BATCH) => batch?,
@@ -94,7 +96,8 @@ impl Task {
             self.bury(&batch).await?;
             match self.counter.count(progress, batch).await? {
                 Counted::Done { progress: counted, votes, duplicates } => {
-                    self.meters.batch(size, begun.elapsed(), votes, duplicates);
+                    let age = self.meters.counted(size, begun.elapsed(), &votes, duplicates);
+                    states.counted(self.partition, to, age);
                     progress = counted;
                 }
                 Counted::Disagreed => {
@@ -107,7 +110,7 @@ impl Task {
     }
 
     fn note_disagreement(&self) {
-        self.meters.disagreed.increment(1);
+        self.meters.reconciled();
         tracing::info!(partition = %self.partition, "stores moved, reconciling");
     }
 
@@ -135,36 +138,7 @@ impl Task {
         for letter in &dead {
             tracing::warn!(place = %letter.place, reason = letter.poison.reason, "poison message put aside");
         }
-        self.meters.dead.increment(dead.len() as u64);
+        self.meters.buried(dead.len());
         self.feed.bury(&dead).await
-    }
-}
-
-struct Meters {
-    counted: Count,
-    duplicates: Count,
-    dead: Count,
-    disagreed: Count,
-    size: Histogram,
-    seconds: Histogram,
-}
-
-impl Meters {
-    fn new() -> Self {
-        Self {
-            counted: counter!("ovation_counted_votes_total"),
-            duplicates: counter!("ovation_duplicate_votes_total"),
-            dead: counter!("ovation_dead_letters_total"),
-            disagreed: counter!("ovation_reconciliations_total"),
-            size: histogram!("ovation_batch_records"),
-            seconds: histogram!("ovation_batch_seconds"),
-        }
-    }
-
-    fn batch(&self, size: usize, took: Duration, votes: u64, duplicates: u64) {
-        self.counted.increment(votes);
-        self.duplicates.increment(duplicates);
-        self.size.record(size as f64);
-        self.seconds.record(took.as_secs_f64());
     }
 }

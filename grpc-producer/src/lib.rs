@@ -18,7 +18,7 @@ mod stream;
 
 use std::{error::Error, net::SocketAddr, time::Duration};
 
-use ::service::{CancellationToken, Health, door::MeteredDoor, http::ServeError};
+use ::service::{CancellationToken, Health, door::MeteredDoor, http::ServeError, requests::GrpcRequests};
 use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use votes::Door;
@@ -54,6 +54,7 @@ pub async fn run(
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let requests = GrpcRequests::new("grpc", &[service::CAST_VOTE, service::CAST_VOTES]);
     let serve = Server::builder()
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -61,7 +62,8 @@ pub async fn run(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
-        .add_service(VoteService::new(MeteredDoor::new(door), shutdown.clone()))
+        .layer(requests.clone())
+        .add_service(VoteService::new(MeteredDoor::new(door), requests, shutdown.clone()))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown, starting } = context;
+    let Context { config, health, shutdown, starting, .. } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config, &health)?;
     let secret = stores.secret(&contests)?;

@@ -9,6 +9,7 @@ use std::{convert::Infallible, marker::PhantomData, time::Duration};
 use ::service::{
     CancellationToken,
     door::{Line, MeteredDoor},
+    requests::GrpcRequests,
 };
 use bytes::{Buf, Bytes};
 use prost::Message;
@@ -27,6 +28,10 @@ use votes::{MAX_VOTE_BYTES, Reason, Refusal, VoteRequest};
 
 use crate::{message, status, stream::Outcomes};
 
+/// The procedures.
+pub(crate) const CAST_VOTE: &str = "CastVote";
+pub(crate) const CAST_VOTES: &str = "CastVotes";
+
 /// How long a call may take to bring its one vote.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -37,26 +42,32 @@ const MAX_STREAMED_BYTES: usize = 256 * 1024;
 #[derive(Clone)]
 pub(crate) struct VoteService {
     door: MeteredDoor,
+    requests: GrpcRequests,
     shutdown: CancellationToken,
 }
 
 impl VoteService {
     /// The service before a door. On shutdown it ends open streams.
-    pub(crate) fn new(door: MeteredDoor, shutdown: CancellationToken) -> Self {
-        Self { door, shutdown }
+    pub(crate) fn new(door: MeteredDoor, requests: GrpcRequests, shutdown: CancellationToken) -> Self {
+        Self { door, requests, shutdown }
     }
 
     async fn cast_vote(self, request: Request<Streaming<Bytes>>) -> Result<Response<CastVoteResponse>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
         let read = async {
             let vote = read_only(&mut messages).await?;
+            self.requests.method(CAST_VOTE).sized(Some(vote.len()), None);
             let (idempotency_key, traceparent) = (idempotency_key(&metadata)?, traceparent(&metadata));
             Ok(VoteRequest { idempotency_key, traceparent, ..message::read(&vote)? })
         };
         let slow = || Refusal::new(Reason::SlowBody, format!("the vote did not come within {PATIENCE:?}"));
         let request = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(slow()));
         match self.door.cast(request).await {
-            Ok(accepted) => Ok(Response::new(status::receipt(&accepted))),
+            Ok(accepted) => {
+                let receipt = status::receipt(&accepted);
+                self.requests.method(CAST_VOTE).sized(None, Some(receipt.encoded_len()));
+                Ok(Response::new(receipt))
+            }
             Err(refusal) => Err(status::status(&refusal)),
         }
     }

@@ -28,6 +28,7 @@ use service::{
     CancellationToken,
     door::MeteredDoor,
     http::{self, ServeError},
+    requests::HttpRequests,
 };
 use votes::Door;
 
@@ -60,6 +61,7 @@ pub async fn run_with(
 
 fn stage(door: Door, patience: Patience) -> Rocket<Build> {
     http::rocket()
+        .attach(HttpRequests::new("rest"))
         .manage(MeteredDoor::new(door))
         .manage(patience)
         .manage(openapi::document())

@@ -12,6 +12,7 @@ use service::{
     CancellationToken,
     grpc::{retry_later, status},
     http::ServeError,
+    requests::GrpcRequests,
 };
 use tokio::{net::TcpListener, select, time::sleep};
 use tonic::{
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .http2_max_header_list_size(MAX_HEADERS)
+        .layer(GrpcRequests::new("results", &["GetTally", "WatchTally"]))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|problem| error(&problem))?)
         .add_service(reflection().build_v1alpha().map_err(|problem| error(&problem))?)

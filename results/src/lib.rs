@@ -8,6 +8,7 @@
 //! | the standing of a contest | `tally.rs`, and as a stream of events `stream.rs` |
 //! | leading albums, votes by time, the votes themselves | `albums.rs`, `rates.rs`, `book.rs` |
 //! | a request's query, read strictly | `parameters.rs` |
+//! | the standings as metrics | `metrics.rs` |
 //! | `ovation.v1.ResultsService` | `grpc.rs` |
 //! | the live page | `page.rs`, `assets/` |
 //! | the description of the HTTP side | `openapi.rs` |
@@ -15,6 +16,7 @@
 mod albums;
 mod book;
 mod grpc;
+mod metrics;
 mod openapi;
 mod page;
 mod parameters;
@@ -32,10 +34,11 @@ use rocket::{Build, Rocket, Route, routes};
 use service::{
     CancellationToken,
     http::{self, ServeError},
+    requests::HttpRequests,
 };
 use tokio::net::TcpListener;
 
-pub use crate::stores::Sources;
+pub use crate::{metrics::standings, stores::Sources};
 use crate::{stores::Stores, watch::Watch};
 
 /// How much is served, and how often.
@@ -100,7 +103,7 @@ pub async fn run_with(
 }
 
 fn stage(limits: Limits, stores: Arc<Stores>, watch: Watch) -> Rocket<Build> {
-    http::rocket().manage(limits).manage(stores).manage(watch).mount("/", routes())
+    http::rocket().attach(HttpRequests::new("results")).manage(limits).manage(stores).manage(watch).mount("/", routes())
 }
 
 fn routes() -> Vec<Route> {

@@ -1,6 +1,6 @@
 //! The program `results`: the live page and the read side alone.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
@@ -43,13 +43,14 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown, starting } = context;
+    let Context { config, health, metrics, shutdown, starting } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config, &health)?;
     let open = async {
         try_join!(stores.tallies(Weight::Vital), stores.book(Weight::Helpful), stores.reader(Weight::Helpful))
     };
     let Some((tallies, book, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    metrics.collect(results::standings(Arc::clone(&contests), Arc::clone(&tallies)));
     let sources = Sources { contests, tallies, book, feed };
     let grpc = program::listen("results_grpc", config.results_grpc).await?;
     Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)

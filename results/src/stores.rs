@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use metrics::counter;
 use rocket::http::Status;
 use service::http::Problem;
 use tokio::{sync::Semaphore, time::timeout};
@@ -175,9 +174,6 @@ impl Stores {
     ) -> Result<T, StoreError> {
         let late = |_| Err(StoreError::new(store, format_args!("no answer within {within:?}")));
         let answer = timeout(within, answer).await.unwrap_or_else(late);
-        if answer.is_err() {
-            counter!("ovation_store_failures_total", "store" => store).increment(1);
-        }
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         match &answer {
             Err(error) if silent.insert(store) => {

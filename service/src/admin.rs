@@ -1,7 +1,8 @@
 //! The admin endpoints of a process, on a port of their own.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
+use metrics::{describe_gauge, gauge};
 use rocket::{Build, Rocket, State, get, http::Status, routes, serde::json::Json};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,35 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    http::serve("admin", stage(health, metrics), address, shutdown, |_| ()).await
+    let rocket = stage(health.clone(), metrics);
+    tokio::select! {
+        outcome = http::serve("admin", rocket, address, shutdown, |_| ()) => outcome,
+        never = measure(health) => match never {},
+    }
+}
+
+/// How often what `/health` says is told as metrics.
+const EVERY: Duration = Duration::from_secs(5);
+
+async fn measure(health: Health) -> Infallible {
+    describe_gauge!("ovation_health", "0 healthy, 1 degraded, 2 unhealthy");
+    describe_gauge!("ovation_check_up", "1 while what /health checks is well, else 0");
+    describe_gauge!("ovation_check_seconds", "How long it took to answer");
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        ticks.tick().await;
+        let report = health.report().await;
+        gauge!("ovation_health").set(match report.status {
+            health::Status::Healthy => 0,
+            health::Status::Degraded => 1,
+            health::Status::Unhealthy => 2,
+        });
+        for check in report.checks {
+            let is_up = check.status == health::Status::Healthy;
+            gauge!("ovation_check_up", "check" => check.name).set(u8::from(is_up));
+            gauge!("ovation_check_seconds", "check" => check.name).set(check.latency_ms / 1e3);
+        }
+    }
 }
 
 fn stage(health: Health, metrics: Metrics) -> Rocket<Build> {
@@ -58,6 +87,6 @@ async fn health_report(health: &State<Health>) -> (Status, Json<Report>) {
 
 /// Prometheus text format.
 #[get("/metrics")]
-fn render_metrics(metrics: &State<Metrics>) -> String {
-    metrics.render()
+async fn render_metrics(metrics: &State<Metrics>) -> String {
+    metrics.render().await
 }

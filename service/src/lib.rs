@@ -6,6 +6,8 @@
 //! | one typed configuration: flags over environment over file | [`config`] |
 //! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
+//! | what is measured of every request | [`requests`] |
+//! | how full the machine is | `machine` |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
 //! | the connections before it, and their bounds | `connections` |
@@ -19,7 +21,9 @@ pub mod door;
 pub mod grpc;
 pub mod health;
 pub mod http;
+mod machine;
 pub mod program;
+pub mod requests;
 pub mod telemetry;
 
 pub use config::{Config, ConfigError};

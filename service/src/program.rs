@@ -12,7 +12,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, ConfigError, Health, admin, health::Latch, telemetry};
+use crate::{
+    Config, ConfigError, Health, admin,
+    health::Latch,
+    machine,
+    telemetry::{self, Metrics},
+};
 
 /// The longest that leaving may take.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -32,6 +37,8 @@ pub struct Context {
     pub config: Config,
     /// Readiness and health of the process.
     pub health: Health,
+    /// What is told at `/metrics`.
+    pub metrics: Metrics,
     /// Cancelled when the process has to leave.
     pub shutdown: CancellationToken,
     /// Holds readiness back until the services have latches of their own, or are what is waited for.
@@ -91,8 +98,9 @@ async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(
     let metrics = telemetry::init(&config)?;
     let (health, leaving, admin_shutdown) = (Health::default(), CancellationToken::new(), CancellationToken::new());
     let starting = health.latch("start");
-    let admin = admin::run(config.admin, health.clone(), metrics, admin_shutdown.clone());
-    let services = services(Context { config, health: health.clone(), shutdown: leaving.clone(), starting });
+    tokio::spawn(admin_shutdown.clone().run_until_cancelled_owned(machine::watch(health.clone(), config.data.clone())));
+    let admin = admin::run(config.admin, health.clone(), metrics.clone(), admin_shutdown.clone());
+    let services = services(Context { config, health: health.clone(), metrics, shutdown: leaving.clone(), starting });
     let signals = leave_on_signal(&health, &leaving);
     tokio::pin!(admin, services, signals);
 

@@ -69,20 +69,39 @@ pub struct Progress {
 }
 
 /// What counting a batch came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Counted {
     /// It is counted, up to this progress.
     Done {
         /// The new progress.
         progress: Progress,
         /// Votes of the batch that stand.
-        votes: u64,
+        votes: Standing,
         /// Votes of the batch that are repeats of others.
         duplicates: u64,
     },
     /// A store is elsewhere than this counter thought: another consumer was faster, or a store was rolled back. Nothing was
     /// counted twice; reconcile and go on from there.
     Disagreed,
+}
+
+/// The votes of a batch that stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    candidates: Arc<[LoggedVote]>,
+    stands: Vec<bool>,
+}
+
+impl Standing {
+    /// By offset.
+    pub fn iter(&self) -> impl Iterator<Item = &LoggedVote> {
+        self.candidates.iter().zip(&self.stands).filter(|(_, stands)| **stands).map(|(logged, _)| logged)
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.stands.iter().filter(|stands| **stands).count() as u64
+    }
 }
 
 /// Why a partition must not be counted further before an operator has looked at it.
@@ -210,17 +229,17 @@ impl Counter {
             return Ok(Counted::Disagreed);
         }
 
-        let standing = || candidates.iter().zip(&stands).filter(|(_, stands)| **stands).map(|(logged, _)| logged);
+        let votes = Standing { candidates, stands };
         let mut tallied = progress.tallied;
         if tallied < to {
-            let counts = Counts::of(standing().filter(|logged| logged.place.offset >= tallied));
+            let counts = Counts::of(votes.iter().filter(|logged| logged.place.offset >= tallied));
             match self.tallies.add(partition, tallied.max(from), to, counts).await? {
                 Added::Added => tallied = to,
                 Added::Fenced(_) => return Ok(Counted::Disagreed),
             }
         }
-        let votes = standing().count() as u64;
-        Ok(Counted::Done { progress: Progress { booked: to, tallied }, votes, duplicates: cast - votes })
+        let duplicates = cast - votes.count();
+        Ok(Counted::Done { progress: Progress { booked: to, tallied }, votes, duplicates })
     }
 
     /// Steps 3 and 4: which of the candidates stand. `None` if a ballot that the book said it had is not in it.

@@ -34,7 +34,7 @@ pub mod conformance;
 
 pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
-pub use counter::{Counted, Counter, LogFacts, Positions, Progress, Stop};
+pub use counter::{Counted, Counter, LogFacts, Positions, Progress, Standing, Stop};
 pub use counts::{ContestCounts, Counts, Window};
 pub use door::{Accepted, Casting, Door};
 pub use ids::{

@@ -7,6 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
+use metrics::Gauge;
 use rusqlite::{Connection, params};
 use tokio::{
     sync::watch,
@@ -21,7 +22,7 @@ use super::{
     database::{Database, Readers, Schema},
     writer::{NotQueued, Sink, Writer},
 };
-use crate::{OpenError, record};
+use crate::{OpenError, meters, record};
 
 pub(super) const SCHEMA: Schema = Schema { file: "log.db", application_id: 0x4F56_4C47, sql: include_str!("log.sql") };
 
@@ -37,6 +38,8 @@ pub(crate) struct Log {
     readers: Arc<Readers>,
     ends: Arc<Ends>,
     writer: Option<Writer<Job>>,
+    /// Votes that wait to be written.
+    waiting: Gauge,
 }
 
 /// The end of each partition, and word of its moving.
@@ -50,13 +53,19 @@ impl Log {
         let mut log = Self::read_only(database.readers())?;
         let sink = LogSink { next: log.ends.load(), written: Vec::new(), ends: Arc::clone(&log.ends) };
         log.writer = Some(Writer::start("log", database, sink, queue_votes)?);
+        log.waiting = meters::queue(queue_votes);
         Ok(log)
     }
 
     pub(super) fn read_only(readers: Arc<Readers>) -> Result<Self, OpenError> {
         let ends = readers.read_now(read_ends).map_err(|error| OpenError::new("log.db", error))?;
         let offsets = ends.into_iter().map(AtomicU64::new).collect();
-        Ok(Self { readers, ends: Arc::new(Ends { offsets, moved: watch::Sender::new(()) }), writer: None })
+        Ok(Self {
+            readers,
+            ends: Arc::new(Ends { offsets, moved: watch::Sender::new(()) }),
+            writer: None,
+            waiting: Gauge::noop(),
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -155,6 +164,23 @@ struct Publish {
     /// Given when it is written.
     offset: Offset,
     reply: ReceiptSender,
+    _waiting: Waiting,
+}
+
+/// A vote that waits is counted until this is dropped.
+struct Waiting(Gauge);
+
+impl Waiting {
+    fn count(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }
 
 struct LogSink {
@@ -240,7 +266,8 @@ impl VoteQueue for Log {
         let (reply, receipt) = receipt_channel();
         let value = record::encode(&vote);
         let Vote { accepted_at, key, traceparent, .. } = vote;
-        let job = Publish { partition, accepted_at, key, value, traceparent, offset: Offset(0), reply };
+        let _waiting = Waiting::count(&self.waiting);
+        let job = Publish { partition, accepted_at, key, value, traceparent, offset: Offset(0), reply, _waiting };
         match writer.queue(Job::Publish(job)) {
             Ok(()) => Ok(receipt),
             Err(NotQueued::Full) => Err(PublishError::Full),

@@ -29,7 +29,10 @@ use self::{
     folder::Folder,
     log::Log,
 };
-use crate::OpenError;
+use crate::{
+    OpenError,
+    meters::{MeteredBook, MeteredTallies},
+};
 
 pub(crate) use folder::is_in_use;
 
@@ -51,11 +54,14 @@ impl Embedded {
         let log = Log::writable(&log_db, queue_votes)?;
         let secret = folder.secret(log.is_empty())?;
         let count = writer::Tasks::new("count", &count_db)?;
-        let (book, tallies) = (
-            book::EmbeddedBook::new(count_db.readers(), Some(count.clone())),
-            tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?,
-        );
-        Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret })
+        let book = book::EmbeddedBook::new(count_db.readers(), Some(count.clone()));
+        let tallies = tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?;
+        Ok(Self {
+            log: Arc::new(log),
+            book: Arc::new(MeteredBook::new(Arc::new(book))),
+            tallies: Arc::new(MeteredTallies::new(Arc::new(tallies))),
+            secret,
+        })
     }
 
     /// Opens the folder for reading, beside the process that writes it or while there is none.

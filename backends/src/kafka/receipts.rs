@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::Gauge;
 use tokio::sync::Notify;
 use votes::{Place, PublishError, Receipt, ReceiptSender, UnixMillis};
+
+use crate::meters;
 
 /// What became of a vote, by the number of its receipt.
 pub(super) type Outcome = (usize, Result<Place, PublishError>);
@@ -20,6 +23,7 @@ pub(super) struct Receipts {
     open: Mutex<Open>,
     most: usize,
     settled: Notify,
+    waiting: Gauge,
 }
 
 #[derive(Default)]
@@ -38,7 +42,7 @@ struct Entry {
 
 impl Receipts {
     pub(super) fn new(most: usize) -> Self {
-        Self { open: Mutex::default(), most, settled: Notify::new() }
+        Self { open: Mutex::default(), most, settled: Notify::new(), waiting: meters::queue(most) }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -52,6 +56,7 @@ impl Receipts {
             return None;
         }
         open.entries.push_back(Entry { since: Instant::now(), accepted_at, sender: Some(sender) });
+        self.waiting.set(open.entries.len() as f64);
         Some(open.first.wrapping_add(open.entries.len() - 1))
     }
 
@@ -95,6 +100,7 @@ impl Receipts {
             open.entries.pop_front();
             open.first = open.first.wrapping_add(1);
         }
+        self.waiting.set(open.entries.len() as f64);
         if open.entries.is_empty() {
             self.settled.notify_waiters();
         }

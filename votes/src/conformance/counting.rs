@@ -65,7 +65,7 @@ async fn count(counter: &Counter, progress: &mut Progress, votes: &[u64]) -> (u6
     match counter.count(*progress, batch(P, progress.booked.0, votes)).await.unwrap() {
         Counted::Done { progress: counted, votes, duplicates } => {
             *progress = counted;
-            (votes, duplicates)
+            (votes.count(), duplicates)
         }
         Counted::Disagreed => panic!("the stores are where they were"),
     }

@@ -1,0 +1,36 @@
+//! How many records wait to be counted, partition by partition.
+
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+
+use votes::{Partition, VoteFeed};
+
+use crate::{meters::Meters, state::States};
+
+/// How often the log is asked where it ends.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Tells the lag until the future is dropped.
+pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States, meters: Meters) -> Infallible {
+    let mut shown: BTreeSet<Partition> = BTreeSet::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let positions = states.positions();
+        for (partition, _) in &positions {
+            // A log that does not answer has told its trouble where votes are read.
+            let Ok(bounds) = feed.bounds(*partition).await else { continue };
+            // After the log, so that what was counted meanwhile does not wait.
+            let Some((_, position)) = states.positions().into_iter().find(|(other, _)| other == partition) else {
+                continue;
+            };
+            let lag = bounds.end.0.saturating_sub(position.0);
+            states.lag(*partition, lag);
+            meters.lag(*partition, lag);
+        }
+        let mine = positions.into_iter().map(|(partition, _)| partition).collect();
+        // Another consumer tells of those that were this one's.
+        shown.difference(&mine).for_each(|partition| meters.lag(*partition, 0));
+        shown = mine;
+    }
+}
