@@ -8,7 +8,7 @@ use metrics::{
 };
 use votes::{
     Added, Advanced, AlbumVotes, BallotKey, Book, Checkpoint, ContestId, Counts, Facts, LoggedVote, Offset, Partition,
-    Place, RateWindow, Snapshot, Store, StoreError, Tallies, Tally, UnixMillis, VoteQuery, Window,
+    Place, RateWindow, Repeat, Snapshot, Store, StoreError, Summary, Tallies, Tally, UnixMillis, VoteQuery, Window,
 };
 
 /// `ovation_queue_votes`, of a queue that holds at most `most`.
@@ -56,6 +56,7 @@ pub(crate) struct MeteredBook {
     locate: Operation,
     advance: Operation,
     range: Operation,
+    forget: Operation,
     find: Operation,
 }
 
@@ -69,6 +70,7 @@ impl MeteredBook {
             locate: operation("locate"),
             advance: operation("advance"),
             range: operation("range"),
+            forget: operation("forget"),
             find: operation("find"),
         }
     }
@@ -112,6 +114,30 @@ impl Book for MeteredBook {
         most: usize,
     ) -> Result<Vec<LoggedVote>, StoreError> {
         self.range.measure(self.book.range(partition, from, to, most)).await
+    }
+
+    async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError> {
+        self.book.note_repeats(repeats).await
+    }
+
+    async fn repeats(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Repeat>, StoreError> {
+        self.book.repeats(partition, from, to).await
+    }
+
+    async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
+        self.book.summary(partition).await
+    }
+
+    async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
+        self.book.summarise(partition, from, summary).await
+    }
+
+    async fn forget(&self, partition: Partition) -> Result<u64, StoreError> {
+        self.forget.measure(self.book.forget(partition)).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        self.book.size().await
     }
 
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {

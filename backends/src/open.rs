@@ -16,7 +16,6 @@ use votes::{Book, Contests, Store, StoreError, Tallies, VoteFeed, VoteQueue, Vot
 
 #[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
-use crate::meters::{MeteredBook, MeteredTallies};
 
 /// How often a server that can't be reached is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -398,14 +397,18 @@ impl Servers {
 
     async fn open_book(&self) -> Result<Arc<dyn Book>, NotOpen> {
         #[cfg(feature = "mongo")]
-        return Ok(Arc::new(MeteredBook::new(Arc::new(crate::mongo::MongoBook::connect(&self.book).await?))));
+        return Ok(Arc::new(crate::meters::MeteredBook::new(Arc::new(
+            crate::mongo::MongoBook::connect(&self.book).await?,
+        ))));
         #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read")
     }
 
     async fn open_tallies(&self) -> Result<Arc<dyn Tallies>, NotOpen> {
         #[cfg(feature = "redis")]
-        return Ok(Arc::new(MeteredTallies::new(Arc::new(crate::redis::RedisTallies::connect(&self.tally).await?))));
+        return Ok(Arc::new(crate::meters::MeteredTallies::new(Arc::new(
+            crate::redis::RedisTallies::connect(&self.tally).await?,
+        ))));
         #[cfg(not(feature = "redis"))]
         unreachable!("refused when the configuration was read")
     }

@@ -8,6 +8,7 @@ mod kafka_cluster;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use backends::Stores;
+use consumer::Keeping;
 use kafka_cluster::Topic;
 use serde_json::json;
 use service::{CancellationToken, Config, Health, health::Weight};
@@ -70,7 +71,7 @@ impl System {
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let task = tokio::spawn({
             let (health, shutdown) = (health.clone(), shutdown.clone());
-            async move { consumer::run(feed, counter, health, shutdown, || ()).await.unwrap() }
+            async move { consumer::run(feed, counter, Keeping::all(), health, shutdown, || ()).await.unwrap() }
         });
         self.consumer = Some(Consumer { health, shutdown, task });
     }

@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use backends::Stores;
 use clap::Args;
+use consumer::Keeping;
 use serde::Serialize;
 use service::{
     CancellationToken, Config, Context, Health,
@@ -146,10 +147,14 @@ impl System {
             let (book, tallies) = try_join!(self.stores.book(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
             // Last, as whoever joins the group gets partitions.
             let feed = self.stores.feed(Weight::Helpful).await?;
-            Ok((feed, Counter::new(book, tallies)))
+            let keeping = Keeping {
+                log: self.config.log_retention,
+                book: self.config.book_retention.map(|retention| (retention, Arc::clone(&book))),
+            };
+            Ok((feed, Counter::new(book, tallies), keeping))
         };
-        let Some((feed, counter)) = self.opened(open).await? else { return Ok(()) };
-        Ok(consumer::run(feed, counter, self.health, leave, move || drop(latch)).await?)
+        let Some((feed, counter, keeping)) = self.opened(open).await? else { return Ok(()) };
+        Ok(consumer::run(feed, counter, keeping, self.health, leave, move || drop(latch)).await?)
     }
 
     /// Waits until the tallies have all that is on the log now.

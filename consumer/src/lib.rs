@@ -4,6 +4,7 @@
 //! parallel and each in order. This file starts and stops them as the log assigns and revokes partitions; [`lag`] tells how far
 //! they are behind.
 
+mod keeping;
 mod lag;
 mod meters;
 mod partition;
@@ -15,9 +16,10 @@ use service::{CancellationToken, Health, health::Weight};
 use tokio::task::JoinHandle;
 use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
 
+pub use self::keeping::Keeping;
 use self::{meters::Meters, state::States};
 
-/// Counts until shutdown; then finishes the batches in flight and returns. `assigned` is called once there are partitions
+/// Counts until shutdown, and lets go of what `keeping` does not keep; then finishes the batches in flight and returns. `assigned` is called once there are partitions
 /// to count.
 ///
 /// Store errors do not end it: counting pauses with back-off and goes on by itself.
@@ -27,6 +29,7 @@ use self::{meters::Meters, state::States};
 pub async fn run(
     feed: Arc<dyn VoteFeed>,
     counter: Counter,
+    keeping: Keeping,
     health: Health,
     shutdown: CancellationToken,
     assigned: impl FnOnce(),
@@ -55,7 +58,8 @@ pub async fn run(
                     let before = tasks.remove(&partition);
                     let stop = shutdown.child_token();
                     let shared = (states.clone(), meters.clone());
-                    let task = partition::run(partition, Arc::clone(&feed), counter.clone(), shared, stop.clone());
+                    let (feed, counter, keeping) = (Arc::clone(&feed), counter.clone(), keeping.clone());
+                    let task = partition::run(partition, feed, counter, shared, keeping, stop.clone());
                     let task = tokio::spawn(async move {
                         // A partition that comes back is not read by two tasks.
                         if let Some(before) = before {

@@ -1,9 +1,10 @@
 //! The program `consumer`: counting alone.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
+use consumer::Keeping;
 use serde::Serialize;
 use service::{
     Config, Context,
@@ -41,8 +42,12 @@ async fn serve(context: Context) -> Outcome {
         let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
         // Last, as whoever joins the group gets partitions.
         let feed = stores.feed(Weight::Helpful).await?;
-        Ok::<_, Failure>((feed, Counter::new(book, tallies)))
+        let keeping = Keeping {
+            log: config.log_retention,
+            book: config.book_retention.map(|retention| (retention, Arc::clone(&book))),
+        };
+        Ok::<_, Failure>((feed, Counter::new(book, tallies), keeping))
     };
-    let Some((feed, counter)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
-    Ok(consumer::run(feed, counter, health, shutdown, move || drop(starting)).await?)
+    let Some((feed, counter, keeping)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    Ok(consumer::run(feed, counter, keeping, health, shutdown, move || drop(starting)).await?)
 }

@@ -6,7 +6,11 @@ use service::CancellationToken;
 use tokio::time::{Instant, sleep};
 use votes::{Batch, Counted, Counter, LogFacts, Partition, Progress, Stop, StoreError, VoteFeed};
 
-use crate::{meters::Meters, state::States};
+use crate::{
+    keeping::{Keeper, Keeping},
+    meters::Meters,
+    state::States,
+};
 
 /// The most records of a batch.
 const MAX_BATCH: usize = 1_000;
@@ -27,13 +31,15 @@ pub(crate) async fn run(
     feed: Arc<dyn VoteFeed>,
     counter: Counter,
     (states, meters): (States, Meters),
+    keeping: Keeping,
     stop: CancellationToken,
 ) {
     let task = Task { partition, feed, counter, meters };
+    let mut keeper = Keeper::new(partition, keeping);
     let mut back_off = *BACK_OFF.start();
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let pause = match task.count_until(&states, &stop).await {
+        let pause = match task.count_until(&mut keeper, &states, &stop).await {
             Ok(None) => continue,
             Ok(Some(halt)) => {
                 tracing::error!(%partition, reason = %halt, "partition stopped");
@@ -71,7 +77,12 @@ struct Task {
 
 impl Task {
     /// Reconciles and counts until a store disagrees or `stop`; what it returns is why the partition must stop.
-    async fn count_until(&self, states: &States, stop: &CancellationToken) -> Result<Option<Stop>, StoreError> {
+    async fn count_until(
+        &self,
+        keeper: &mut Keeper,
+        states: &States,
+        stop: &CancellationToken,
+    ) -> Result<Option<Stop>, StoreError> {
         let mut progress = match self.reconcile().await? {
             Ok(progress) => progress,
             Err(halt) => return Ok(Some(halt)),
@@ -80,6 +91,11 @@ impl Task {
         states.begin(self.partition, progress.booked);
         self.meters.stopped(self.partition, false);
         loop {
+            let Some(kept) = keeper.keep(&self.counter, &*self.feed, progress).await? else {
+                self.note_disagreement();
+                return Ok(None);
+            };
+            progress = kept;
             let batch = tokio::select! {
                 batch = self.feed.next_batch(self.partition, MAX_BATCH) => batch?,
                 () = sleep(IDLE) => {

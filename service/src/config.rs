@@ -9,7 +9,7 @@ use figment::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use votes::{Contest, ContestId, Contests, UnixMillis, VoterSecret, VotesPerVoter};
+use votes::{Contest, ContestId, Contests, Retention, UnixMillis, VoterSecret, VotesPerVoter};
 
 /// The file that is read if `--config` names none and it exists.
 const DEFAULT_FILE: &str = "ovation.toml";
@@ -38,6 +38,10 @@ pub struct Config {
     pub admin: SocketAddr,
     /// A file with the secret under which voters are hashed. The embedded log makes and keeps one of its own.
     pub secret_file: Option<PathBuf>,
+    /// How much of the vote log is kept once it is counted; all if absent.
+    pub log_retention: Option<Retention>,
+    /// How much of the vote book is kept; all if absent. Older votes stay in its summaries.
+    pub book_retention: Option<Retention>,
     /// How many votes may wait for the log before doors refuse.
     pub queue_votes: usize,
     /// What is logged: a level, or `tracing` directives like `info,consumer=debug`.
@@ -126,6 +130,14 @@ pub struct CommonFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
+    /// How much of the vote log is kept once it is counted: a time like 7d or a size like 2GB [default: all]
+    #[arg(long, value_name = "LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_retention: Option<String>,
+    /// How much of the vote book is kept: a time like 7d or a size like 2GB [default: all]
+    #[arg(long, value_name = "LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book_retention: Option<String>,
 }
 
 /// Where the stores are.
@@ -164,6 +176,8 @@ impl Config {
             results_grpc: local(50052),
             admin: local(admin_port),
             secret_file: None,
+            log_retention: None,
+            book_retention: None,
             queue_votes: 20_000,
             log: "info".into(),
             log_format: LogFormat::Text,
@@ -226,6 +240,15 @@ impl Config {
             let contest =
                 Contest::new(candidates, section.votes_per_voter, millis(section.opens), millis(section.closes))
                     .map_err(|error| ConfigError::new(at(error.key), error.problem))?;
+            if let Some(retention) = self.book_retention
+                && !contest.can_expire(retention)
+            {
+                let problem = format!(
+                    "the contest {id} has one vote per voter, and a voter's second vote is only known while the first is in \
+                     the book: give a time that is no shorter than the contest is open, which needs `opens` and `closes`"
+                );
+                return Err(ConfigError::new("book_retention", problem));
+            }
             contests.insert(id.clone(), contest);
         }
         Ok(Arc::new(Contests::new(contests)))

@@ -3,6 +3,9 @@
 //! Every record of the log below the tallies' positions is looked up in the book by its ballot key. It has to stand there
 //! at its own place with its own content, or be a repeat of one that stands at a lower offset. What stands is folded
 //! anew and compared with the tallies, key by key. Memory holds the contests' totals and one batch, not the votes.
+//!
+//! Of votes that have expired in the book its summary is taken, and of those that have expired on the log what the book
+//! has. While it reads nothing may expire: if something did, it begins anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{Debug, Display};
@@ -11,12 +14,15 @@ use std::hash::Hash;
 use serde::Serialize;
 
 use crate::{
-    Batch, Book, ContestCounts, ContestId, Counts, LoggedVote, Offset, Partition, Place, Snapshot, StoreError, Tallies,
-    VoteFeed,
+    Batch, Book, ContestCounts, ContestId, Counts, LoggedVote, Offset, Partition, Place, Snapshot, StoreError, Summary,
+    Tallies, VoteFeed,
 };
 
 /// Records and documents that are compared at a time.
 const CHUNK: usize = 1_000;
+
+/// How often the audit begins anew because votes expired meanwhile.
+const ATTEMPTS: usize = 10;
 
 /// The most differences that are spelled out.
 const MAX_DIFFERENCES: usize = 100;
@@ -38,7 +44,7 @@ pub struct AuditReport {
     pub tallies: u64,
     /// Records on the log at or past the positions: durable, and not counted yet.
     pub uncounted: u64,
-    /// Votes that the log no longer has; they were checked against the book alone.
+    /// Votes that the log no longer has, or only the book's summaries have; they were checked against the book alone.
     pub expired: u64,
     /// What does not agree, in words; at most 100, and then how many more.
     pub differences: Vec<String>,
@@ -51,6 +57,35 @@ pub struct AuditReport {
 /// # Errors
 /// If a store can't be read.
 pub async fn audit(
+    feed: &dyn VoteFeed,
+    book: &dyn Book,
+    tallies: &dyn Tallies,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<AuditReport, StoreError> {
+    for _ in 0..ATTEMPTS {
+        // Before the tallies, which have all that has expired.
+        let before = cut_offs(feed, book).await?;
+        let report = audit_once(feed, book, tallies, progress).await;
+        if cut_offs(feed, book).await? == before {
+            return report;
+        }
+    }
+    Err(StoreError::new(
+        "book",
+        "votes expired faster than they could be audited; give it a longer retention, or less load",
+    ))
+}
+
+/// Up to where each partition's votes have expired.
+async fn cut_offs(feed: &dyn VoteFeed, book: &dyn Book) -> Result<Vec<Offset>, StoreError> {
+    let mut cut_offs = Vec::new();
+    for partition in (0..feed.partitions()).map(Partition) {
+        cut_offs.push(book.checkpoint(partition).await?.cut_off);
+    }
+    Ok(cut_offs)
+}
+
+async fn audit_once(
     feed: &dyn VoteFeed,
     book: &dyn Book,
     tallies: &dyn Tallies,
@@ -91,8 +126,9 @@ impl Auditor<'_> {
                 bounds.end
             ));
         }
-        let logged = bounds.start.min(position);
-        self.expired(partition, logged).await?;
+        let cut_off = self.summed_up(partition, position).await?;
+        let logged = bounds.start.max(cut_off).min(position);
+        self.expired(partition, cut_off, logged).await?;
         self.feed.seek(partition, logged).await?;
         let end = position.min(bounds.end);
         let mut at = logged;
@@ -107,9 +143,27 @@ impl Auditor<'_> {
         self.check_rest(partition, at, position).await
     }
 
+    /// The votes that only the book's summary has, if they are below the position. Returns where the book's documents begin.
+    async fn summed_up(&mut self, partition: Partition, position: Offset) -> Result<Offset, StoreError> {
+        let Summary { cut_off, counts } = self.book.summary(partition).await?;
+        if position == Offset(0) {
+            return Ok(position);
+        }
+        if position < cut_off {
+            let problem = format!(
+                "partition {partition} was rolled back to offset {position}, and votes below {cut_off} have expired in the book, \
+                 so it can't be compared; a running consumer counts it again: try again then"
+            );
+            return Err(StoreError::new("tallies", problem));
+        }
+        self.report.expired += counts.total();
+        self.report.book += counts.total();
+        self.counts.merge(counts);
+        Ok(cut_off)
+    }
+
     /// The book's votes that the log no longer has.
-    async fn expired(&mut self, partition: Partition, to: Offset) -> Result<(), StoreError> {
-        let mut from = Offset(0);
+    async fn expired(&mut self, partition: Partition, mut from: Offset, to: Offset) -> Result<(), StoreError> {
         while from < to {
             let votes = self.book.range(partition, from, to, CHUNK).await?;
             let Some(last) = votes.last() else { break };
@@ -150,9 +204,17 @@ impl Auditor<'_> {
         }
         let keys = votes.iter().map(|logged| logged.vote.key.clone()).collect();
         let located = self.book.locate(keys).await?;
+        // They repeat votes that may have expired.
+        let mut noted = BTreeSet::new();
+        if located.iter().any(Option::is_none) {
+            noted.extend(self.book.repeats(partition, from, to).await?.iter().map(|repeat| repeat.place.offset));
+        }
         let mut standing = Vec::with_capacity(votes.len());
         for (logged, located) in votes.into_iter().zip(located) {
-            if self.stands(&logged, located, booked.remove(&logged.place.offset)) {
+            let offset = logged.place.offset;
+            if located.is_none() && noted.contains(&offset) && !booked.contains_key(&offset) {
+                self.report.duplicates += 1;
+            } else if self.stands(&logged, located, booked.remove(&offset)) {
                 standing.push(logged);
             }
         }
@@ -217,9 +279,7 @@ impl Auditor<'_> {
 
     fn count(&mut self, votes: &[LoggedVote]) {
         self.counts.merge(Counts::of(votes));
-        for contest in self.counts.contests.values_mut() {
-            keep_permanent(contest);
-        }
+        self.counts.keep_permanent();
     }
 
     fn compare(&mut self, snapshot: &Snapshot) {
@@ -229,7 +289,8 @@ impl Auditor<'_> {
         for id in ids {
             let truth = counted.contests.get(id).unwrap_or(&nothing);
             let mut tallied = snapshot.contests.get(id).cloned().unwrap_or_default();
-            keep_permanent(&mut tallied);
+            // Windows that expire can't be compared.
+            tallied.keep_permanent();
             self.report.tallies += tallied.total();
             self.compare_map(&format!("{id}: band"), &truth.bands, &tallied.bands);
             self.compare_map(&format!("{id}: album"), &truth.albums, &tallied.albums);
@@ -280,11 +341,6 @@ impl Auditor<'_> {
         self.report.ok = self.report.differences.is_empty();
         self.report
     }
-}
-
-/// Windows that expire can't be compared.
-fn keep_permanent(contest: &mut ContestCounts) {
-    contest.windows.retain(|(window, _), _| window.kept_for().is_none());
 }
 
 /// The book does not keep the trace.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::{ContestId, Reason, Refusal, UnixMillis, vote};
+use crate::{ContestId, Reason, Refusal, Retention, UnixMillis, vote};
 
 /// How many votes one voter has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +68,16 @@ impl Contest {
     /// Whether one voter has one vote.
     pub fn has_one_vote_per_voter(&self) -> bool {
         self.votes_per_voter == VotesPerVoter::One
+    }
+
+    /// Whether votes may expire like this and each voter still have no more votes than the contest gives.
+    pub fn can_expire(&self, retention: Retention) -> bool {
+        let window = self.opens.zip(self.closes).map(|(opens, closes)| u128::from(closes.0.abs_diff(opens.0)));
+        match (self.votes_per_voter, retention, window) {
+            (VotesPerVoter::Many, _, _) => true,
+            (VotesPerVoter::One, Retention::Age(age), Some(window)) => age.as_millis() >= window,
+            (VotesPerVoter::One, _, _) => false,
+        }
     }
 
     /// Asks the rules that a door can decide.

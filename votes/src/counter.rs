@@ -13,6 +13,7 @@
 //! 3. **Book**: the candidates are inserted under their ballot key, with their place on the log.
 //! 4. For every key that was there already, the stored place is read: a vote counts if and only if the stored place is
 //!    its own. The duplicate alone decides nothing, since after a crash it is the vote itself that is there.
+//!    Those that don't are noted as repeats.
 //! 5. **Checkpoint**: B is raised to `to`, never lowered. A B below `from` is a hole: back to 1.
 //! 6. **Tallies**: in one step, if `T == from` the counts are added and T becomes `to`; else nothing changes: back to 1.
 //!
@@ -23,12 +24,27 @@
 //! | a zombie consumer wakes | its inserts change nothing, its checkpoint never lowers B, its addition is fenced |
 //! | tallies rolled back or wiped | T and counts went back together; step 1 folds the book up to B |
 //! | book restored | step 1 replays the log into it; restore with consumers stopped |
+//!
+//! # Keeping less
+//!
+//! Votes in the book may [expire](Counter::expire): those below a partition's **cut-off** are folded into its summary, and
+//! then deleted. Moving the cut-off and replacing the summary is one step, and documents below the cut-off count no more, so a
+//! crash before they are deleted changes nothing. Tallies with `T == 0` get the summary, and then the documents from the
+//! cut-off on. Tallies that were rolled back to a T below the cut-off can't be mended from there: they are cleared.
+//!
+//! A deleted document no longer says that a later record repeats its ballot. So that this is decided once:
+//!
+//! - a vote stays, though it is summed up, while a repeat at or after the cut-off is noted;
+//! - B is raised only where the cut-off is the one from before the batch's repeats were looked up. Whoever raised B noted
+//!   its repeats before the cut-off moved, and so before anything was deleted; whoever comes later looks again.
+//!
+//! A repeat that comes when the vote that stands is gone counts: that is the horizon that a retention has.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Added, Advanced, Batch, Book, Bounds, Checkpoint, Counts, LoggedVote, Offset, Partition, Place, StoreError,
-    Tallies, VoteId,
+    Added, Advanced, Batch, Book, Bounds, Checkpoint, Counts, LoggedVote, Offset, Partition, Place, Repeat, StoreError,
+    Summary, Tallies, UnixMillis, VoteId,
 };
 
 /// How many booked votes are folded into the tallies at a time.
@@ -66,6 +82,17 @@ pub struct Progress {
     pub booked: Offset,
     /// T, never below B after reconciling.
     pub tallied: Offset,
+    /// The book's cut-off.
+    pub cut_off: Offset,
+}
+
+/// Up to where votes expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutOff {
+    /// This offset.
+    At(Offset),
+    /// The first vote that was accepted at or after this time.
+    Time(UnixMillis),
 }
 
 /// What counting a batch came to.
@@ -166,7 +193,7 @@ impl Counter {
     /// Whether the stores are where this progress has brought them.
     pub async fn is_at(&self, partition: Partition, progress: Progress) -> Result<bool, StoreError> {
         let Positions { booked, tallied } = self.positions(partition).await?;
-        Ok(Progress { booked: booked.offset, tallied } == progress)
+        Ok(Progress { booked: booked.offset, tallied, cut_off: booked.cut_off } == progress)
     }
 
     /// Step 1. Call it when a partition is assigned, after [`Counted::Disagreed`] and after any error, then seek the feed to
@@ -183,19 +210,25 @@ impl Counter {
         before: Positions,
         log: LogFacts,
     ) -> Result<Result<Progress, Stop>, StoreError> {
-        let Positions { booked: Checkpoint { offset: booked, .. }, mut tallied } = self.positions(partition).await?;
+        let Positions { booked: Checkpoint { offset: booked, cut_off, .. }, mut tallied } =
+            self.positions(partition).await?;
         if let Err(stop) = recognise(partition, before, booked, log) {
             return Ok(Err(stop));
         }
         while tallied < booked {
             tallied = self.fold_chunk(partition, tallied, booked).await?;
         }
-        Ok(Ok(Progress { booked, tallied }))
+        Ok(Ok(Progress { booked, tallied, cut_off }))
     }
 
     /// Adds a chunk of the book's `[from, to)` to the tallies and returns T.
     async fn fold_chunk(&self, partition: Partition, from: Offset, to: Offset) -> Result<Offset, StoreError> {
         let votes = self.book.range(partition, from, to, FOLD_CHUNK).await?;
+        // After reading: where nothing of this has expired now, nothing was missing then.
+        let Checkpoint { cut_off, .. } = self.book.checkpoint(partition).await?;
+        if from < cut_off {
+            return self.fold_summary(partition, from).await;
+        }
         let end = match votes.last() {
             Some(last) if votes.len() == FOLD_CHUNK => last.place.offset.next(),
             _ => to,
@@ -204,6 +237,73 @@ impl Counter {
             Added::Added => Ok(end),
             Added::Fenced(position) => Ok(position),
         }
+    }
+
+    /// Brings the tallies from below the cut-off to it, and returns T.
+    async fn fold_summary(&self, partition: Partition, from: Offset) -> Result<Offset, StoreError> {
+        if from > Offset(0) {
+            let position = self.tallies.position(partition).await?;
+            if position != from {
+                return Ok(position);
+            }
+            // Part of what the summary has is in the tallies already, and nobody can tell which part.
+            self.tallies.clear().await?;
+            return Ok(Offset(0));
+        }
+        let Summary { cut_off, counts } = self.book.summary(partition).await?;
+        match self.tallies.add(partition, Offset(0), cut_off, counts).await? {
+            Added::Added => Ok(cut_off),
+            Added::Fenced(position) => Ok(position),
+        }
+    }
+
+    /// Lets the partition's votes below `until` expire, as far as they are counted. Call it between batches.
+    ///
+    /// # Errors
+    /// Of the stores; what was done is not known, so reconcile. `None` if the stores are elsewhere than `progress`: reconcile,
+    /// too.
+    pub async fn expire(
+        &self,
+        partition: Partition,
+        progress: Progress,
+        until: CutOff,
+    ) -> Result<Option<(Progress, u64)>, StoreError> {
+        let Positions { booked, tallied } = self.positions(partition).await?;
+        let Summary { cut_off: from, mut counts } = self.book.summary(partition).await?;
+        let now = Progress { booked: booked.offset, tallied, cut_off: booked.cut_off };
+        if now != progress || from != progress.cut_off {
+            return Ok(None);
+        }
+        let most = booked.offset.min(tallied);
+        let (most, time) = match until {
+            CutOff::At(offset) => (most.min(offset), None),
+            CutOff::Time(time) => (most, Some(time)),
+        };
+        let before = counts.total();
+        let (mut to, mut is_done) = (from, false);
+        while to < most && !is_done {
+            let mut votes = self.book.range(partition, to, most, FOLD_CHUNK).await?;
+            let kept = time.and_then(|time| votes.iter().position(|logged| logged.vote.accepted_at >= time));
+            let end = match (kept, votes.last()) {
+                (Some(kept), _) => {
+                    is_done = true;
+                    votes[kept].place.offset
+                }
+                (None, Some(last)) if votes.len() == FOLD_CHUNK => last.place.offset.next(),
+                _ => most,
+            };
+            votes.truncate(kept.unwrap_or(votes.len()));
+            counts.merge(Counts::of(&votes));
+            counts.keep_permanent();
+            to = end;
+        }
+        let expired = counts.total() - before;
+        if to > from && !self.book.summarise(partition, from, Summary { cut_off: to, counts }).await? {
+            return Ok(None);
+        }
+        // Also where nothing has expired: who was to delete may have died.
+        self.book.forget(partition).await?;
+        Ok(Some((Progress { cut_off: to.max(from), ..progress }, expired)))
     }
 
     /// Steps 2 to 6. Records that are no votes have to be buried before.
@@ -221,12 +321,19 @@ impl Counter {
             .collect();
         let last = votes.last().map(|logged| (logged.place.offset, logged.vote.vote_id));
         let cast = votes.len() as u64;
-        let candidates: Arc<[LoggedVote]> = first_of_each_ballot(votes).into();
-        let Some(stands) = self.book_candidates(&candidates).await? else { return Ok(Counted::Disagreed) };
+        let (candidates, copies) = first_of_each_ballot(votes);
+        let candidates: Arc<[LoggedVote]> = candidates.into();
+        let Some(places) = self.book_candidates(&candidates).await? else { return Ok(Counted::Disagreed) };
+        let stands: Vec<bool> = candidates.iter().zip(&places).map(|(logged, place)| logged.place == *place).collect();
+        let repeats = repeats(&candidates, &places, copies);
+        if !repeats.is_empty() {
+            self.book.note_repeats(repeats).await?;
+        }
 
-        let checkpoint = Checkpoint { offset: to, last };
-        if let Advanced::Hole(_) = self.book.advance(partition, from, checkpoint).await? {
-            return Ok(Counted::Disagreed);
+        let cut_off = progress.cut_off;
+        match self.book.advance(partition, from, Checkpoint { offset: to, last, cut_off }).await? {
+            Advanced::Done => {}
+            Advanced::Hole(_) | Advanced::Expired(_) => return Ok(Counted::Disagreed),
         }
 
         let votes = Standing { candidates, stands };
@@ -239,25 +346,26 @@ impl Counter {
             }
         }
         let duplicates = cast - votes.count();
-        Ok(Counted::Done { progress: Progress { booked: to, tallied }, votes, duplicates })
+        Ok(Counted::Done { progress: Progress { booked: to, tallied, cut_off }, votes, duplicates })
     }
 
-    /// Steps 3 and 4: which of the candidates stand. `None` if a ballot that the book said it had is not in it.
-    async fn book_candidates(&self, candidates: &Arc<[LoggedVote]>) -> Result<Option<Vec<bool>>, StoreError> {
-        let mut stands = vec![true; candidates.len()];
+    /// Steps 3 and 4: the place of the vote that stands for each candidate's ballot. `None` if a ballot that the book said it
+    /// had is not in it.
+    async fn book_candidates(&self, candidates: &Arc<[LoggedVote]>) -> Result<Option<Vec<Place>>, StoreError> {
+        let mut places: Vec<Place> = candidates.iter().map(|logged| logged.place).collect();
         if candidates.is_empty() {
-            return Ok(Some(stands));
+            return Ok(Some(places));
         }
         let known = self.book.insert(Arc::clone(candidates)).await?;
         if known.is_empty() {
-            return Ok(Some(stands));
+            return Ok(Some(places));
         }
         let keys = known.iter().map(|&index| candidates[index].vote.key.clone()).collect();
         for (&index, stored) in known.iter().zip(self.book.locate(keys).await?) {
             let Some(stored) = stored else { return Ok(None) };
-            stands[index] = stored == candidates[index].place;
+            places[index] = stored;
         }
-        Ok(Some(stands))
+        Ok(Some(places))
     }
 }
 
@@ -281,12 +389,36 @@ fn recognise(partition: Partition, before: Positions, booked: Offset, log: LogFa
     }
 }
 
-/// Step 2.
-fn first_of_each_ballot(votes: Vec<LoggedVote>) -> Vec<LoggedVote> {
-    let firsts: Vec<bool> = {
-        let mut seen = HashSet::with_capacity(votes.len());
-        votes.iter().map(|logged| seen.insert(&logged.vote.key)).collect()
+/// A vote of a batch that repeats one of the same batch: its place, and the candidate it repeats.
+type Copy = (Place, usize);
+
+/// Step 2: the candidates, and the rest.
+fn first_of_each_ballot(votes: Vec<LoggedVote>) -> (Vec<LoggedVote>, Vec<Copy>) {
+    let firsts: Vec<usize> = {
+        let mut first = HashMap::with_capacity(votes.len());
+        votes
+            .iter()
+            .map(|logged| {
+                let next = first.len();
+                *first.entry(&logged.vote.key).or_insert(next)
+            })
+            .collect()
     };
-    let mut first = firsts.into_iter();
-    votes.into_iter().filter(|_| first.next().unwrap_or(false)).collect()
+    let (mut candidates, mut copies) = (Vec::with_capacity(votes.len()), Vec::new());
+    for (logged, first) in votes.into_iter().zip(firsts) {
+        if first == candidates.len() {
+            candidates.push(logged);
+        } else {
+            copies.push((logged.place, first));
+        }
+    }
+    (candidates, copies)
+}
+
+/// The votes of a batch that don't stand. `places` says what stands for each candidate's ballot.
+fn repeats(candidates: &[LoggedVote], places: &[Place], copies: Vec<Copy>) -> Vec<Repeat> {
+    let of_others = candidates.iter().map(|logged| logged.place).zip(places.iter().copied());
+    let of_candidates = copies.into_iter().map(|(place, first)| (place, places[first]));
+    let repeats = of_others.chain(of_candidates).filter(|(place, stands)| place != stands);
+    repeats.map(|(place, stands)| Repeat { place, of: stands.offset }).collect()
 }

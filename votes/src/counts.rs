@@ -69,6 +69,13 @@ impl Counts {
         }
     }
 
+    /// Forgets the windows that are not kept for ever.
+    pub fn keep_permanent(&mut self) {
+        for contest in self.contests.values_mut() {
+            contest.keep_permanent();
+        }
+    }
+
     /// All votes in these counts.
     pub fn total(&self) -> u64 {
         self.contests.values().map(ContestCounts::total).sum()
@@ -76,6 +83,11 @@ impl Counts {
 }
 
 impl ContestCounts {
+    /// As [`Counts::keep_permanent`].
+    pub fn keep_permanent(&mut self) {
+        self.windows.retain(|(window, _), _| window.kept_for().is_none());
+    }
+
     /// All votes of the contest: each has exactly one band.
     pub fn total(&self) -> u64 {
         self.bands.values().sum()

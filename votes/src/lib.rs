@@ -26,6 +26,7 @@ mod json;
 mod ports;
 mod refusal;
 mod request;
+mod retention;
 mod tally;
 mod vote;
 
@@ -34,7 +35,7 @@ pub mod conformance;
 
 pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
-pub use counter::{Counted, Counter, LogFacts, Positions, Progress, Standing, Stop};
+pub use counter::{Counted, Counter, CutOff, LogFacts, Positions, Progress, Standing, Stop};
 pub use counts::{ContestCounts, Counts, Window};
 pub use door::{Accepted, Casting, Door};
 pub use ids::{
@@ -42,11 +43,12 @@ pub use ids::{
 };
 pub use ports::{
     Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, Facts, LoggedVote, PendingReceipt,
-    Poison, PublishError, Receipt, ReceiptSender, Record, Snapshot, Store, StoreError, Tallies, VoteFeed, VoteQuery,
-    VoteQueue, receipt_channel,
+    Poison, PublishError, Receipt, ReceiptSender, Record, Repeat, Snapshot, Store, StoreError, Summary, Tallies,
+    VoteFeed, VoteQuery, VoteQueue, receipt_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;
+pub use retention::Retention;
 pub use tally::{AlbumVotes, BandVotes, Others, RateWindow, Tally};
 pub use vote::{DoorKind, Vote, band_name};
 

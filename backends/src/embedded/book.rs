@@ -6,11 +6,18 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use uuid::Uuid;
 use votes::{
-    Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Store, StoreError, UnixMillis,
-    Vote, VoteId, VoteQuery, VoterHash,
+    Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Repeat, Store, StoreError,
+    Summary, UnixMillis, Vote, VoteId, VoteQuery, VoterHash,
 };
 
-use super::{database::Readers, writer::Tasks};
+use super::{
+    database::{Readers, used_bytes},
+    summary,
+    writer::Tasks,
+};
+
+/// Votes that are deleted in one transaction: others wait for it.
+const FORGET_CHUNK: u64 = 2_000;
 
 pub(super) struct EmbeddedBook {
     readers: Arc<Readers>,
@@ -67,7 +74,10 @@ impl Book for EmbeddedBook {
     ) -> Result<Advanced, StoreError> {
         self.writer()?
             .run(move |db| {
-                let booked = read_checkpoint(db, partition)?.offset;
+                let Checkpoint { offset: booked, cut_off, .. } = read_checkpoint(db, partition)?;
+                if cut_off != checkpoint.cut_off {
+                    return Ok(Advanced::Expired(cut_off));
+                }
                 if booked < from {
                     return Ok(Advanced::Hole(booked));
                 }
@@ -99,6 +109,79 @@ impl Book for EmbeddedBook {
             .await
     }
 
+    async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError> {
+        self.writer()?
+            .run(move |db| {
+                let mut note = db.prepare_cached("INSERT OR REPLACE INTO repeats VALUES (?1, ?2, ?3)")?;
+                for Repeat { place, of } in &repeats {
+                    note.execute(params![place.partition.0, place.offset.0, of.0])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn repeats(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Repeat>, StoreError> {
+        let sql = r#"SELECT "offset", of FROM repeats WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
+            ORDER BY "offset""#;
+        // SQLite's numbers are signed.
+        let to = to.0.min(i64::MAX.unsigned_abs());
+        self.readers
+            .read(move |db| {
+                let repeat = |row: &Row<'_>| {
+                    let place = Place { partition, offset: Offset(row.get(0)?) };
+                    Ok(Repeat { place, of: Offset(row.get(1)?) })
+                };
+                db.prepare_cached(sql)?.query_map(params![partition.0, from.0, to], repeat)?.collect()
+            })
+            .await
+    }
+
+    async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
+        self.readers
+            .read(move |db| {
+                let cut_off = read_checkpoint(db, partition)?.cut_off;
+                Ok(Summary { cut_off, counts: summary::read(db, partition)? })
+            })
+            .await
+    }
+
+    async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
+        self.writer()?
+            .run(move |db| {
+                if read_checkpoint(db, partition)?.cut_off != from {
+                    return Ok(false);
+                }
+                let sql = r#"INSERT INTO checkpoints (partition, "offset", cut_off) VALUES (?1, 0, ?2)
+                    ON CONFLICT DO UPDATE SET cut_off = excluded.cut_off"#;
+                db.prepare_cached(sql)?.execute(params![partition.0, summary.cut_off.0])?;
+                summary::replace(db, partition, &summary.counts)?;
+                Ok(true)
+            })
+            .await
+    }
+
+    async fn forget(&self, partition: Partition) -> Result<u64, StoreError> {
+        let cut_off = self.checkpoint(partition).await?.cut_off;
+        let sql = r#"SELECT min("offset") FROM votes WHERE partition = ?1"#;
+        let oldest = move |db: &Connection| db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0));
+        let oldest: Option<u64> = self.readers.read(oldest).await?;
+        let (mut from, mut forgotten) = (oldest.unwrap_or(u64::MAX), 0);
+        while from < cut_off.0 {
+            let to = (from + FORGET_CHUNK).min(cut_off.0);
+            forgotten += self.writer()?.run(move |db| forget(db, partition, (from, to), cut_off)).await?;
+            from = to;
+        }
+        let sql = r#"DELETE FROM repeats WHERE partition = ?1 AND "offset" < ?2"#;
+        let repeats = move |db: &Connection| db.prepare_cached(sql)?.execute(params![partition.0, cut_off.0]);
+        self.writer()?.run(repeats).await?;
+        Ok(forgotten)
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        self.readers.read(used_bytes).await
+    }
+
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
         let sql = format!(
             r#"SELECT {COLUMNS} FROM votes
@@ -117,7 +200,8 @@ impl Book for EmbeddedBook {
     }
 
     async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
-        let sql = r#"INSERT OR REPLACE INTO checkpoints (partition, "offset") VALUES (?1, ?2)"#;
+        let sql = r#"INSERT INTO checkpoints (partition, "offset") VALUES (?1, ?2)
+            ON CONFLICT DO UPDATE SET "offset" = excluded."offset", last_offset = NULL, last_vote_id = NULL"#;
         self.writer()?.run(move |db| db.prepare_cached(sql)?.execute(params![partition.0, to.0]).map(drop)).await
     }
 }
@@ -166,21 +250,32 @@ fn insert_all(db: &Connection, votes: &[LoggedVote]) -> rusqlite::Result<Vec<usi
     Ok(known)
 }
 
+/// Deletes the votes and ballots in `[from, to)`, but for those that a repeat at or after the cut-off needs.
+fn forget(db: &Connection, partition: Partition, (from, to): (u64, u64), cut_off: Offset) -> rusqlite::Result<u64> {
+    const WHERE: &str = r#"partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
+        AND "offset" NOT IN (SELECT of FROM repeats WHERE partition = ?1 AND "offset" >= ?4)"#;
+    let range = params![partition.0, from, to, cut_off.0];
+    let sql = format!("DELETE FROM ballots WHERE key IN (SELECT key FROM votes WHERE {WHERE})");
+    db.prepare_cached(&sql)?.execute(range)?;
+    let forgotten = db.prepare_cached(&format!("DELETE FROM votes WHERE {WHERE}"))?.execute(range)?;
+    Ok(forgotten as u64)
+}
+
 fn read_checkpoint(db: &Connection, partition: Partition) -> rusqlite::Result<Checkpoint> {
-    let sql = r#"SELECT "offset", last_offset, last_vote_id FROM checkpoints WHERE partition = ?1"#;
+    let sql = r#"SELECT "offset", last_offset, last_vote_id, cut_off FROM checkpoints WHERE partition = ?1"#;
     let checkpoint = db
         .prepare_cached(sql)?
         .query_row([partition.0], |row| {
             let last: Option<u64> = row.get(1)?;
             let last = last.map(|last| Ok::<_, rusqlite::Error>((Offset(last), read_vote_id(row, 2)?))).transpose()?;
-            Ok(Checkpoint { offset: Offset(row.get(0)?), last })
+            Ok(Checkpoint { offset: Offset(row.get(0)?), last, cut_off: Offset(row.get(3)?) })
         })
         .optional()?;
     Ok(checkpoint.unwrap_or_default())
 }
 
 fn write_checkpoint(db: &Connection, partition: Partition, checkpoint: Checkpoint) -> rusqlite::Result<()> {
-    let sql = r#"INSERT INTO checkpoints VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET "offset" = excluded."offset",
+    let sql = r#"INSERT INTO checkpoints VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO UPDATE SET "offset" = excluded."offset",
         last_offset = ifnull(excluded.last_offset, last_offset),
         last_vote_id = ifnull(excluded.last_vote_id, last_vote_id)"#;
     let (last_offset, last_vote_id) = checkpoint.last.unzip();

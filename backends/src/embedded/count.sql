@@ -22,14 +22,35 @@ CREATE TABLE votes (
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
 
+-- Records that repeat a ballot, and the offset of the vote that stands for it.
+CREATE TABLE repeats (
+    partition INTEGER NOT NULL,
+    "offset"  INTEGER NOT NULL,
+    of        INTEGER NOT NULL,
+    PRIMARY KEY (partition, "offset")
+) STRICT, WITHOUT ROWID;
+
+-- What the votes below a partition's cut-off came to. `kind` is band, album, door or minute; `name` is the band, the door or
+-- the minute's start in Unix milliseconds; `album` is empty unless it is one.
+CREATE TABLE summaries (
+    partition INTEGER NOT NULL,
+    contest   TEXT    NOT NULL,
+    kind      TEXT    NOT NULL,
+    name      TEXT    NOT NULL,
+    album     TEXT    NOT NULL,
+    votes     INTEGER NOT NULL,
+    PRIMARY KEY (partition, contest, kind, name, album)
+) STRICT, WITHOUT ROWID;
+
 CREATE INDEX votes_by_time ON votes (contest, accepted_at);
 
--- B: the first offset not yet in the book, and the last vote before it.
+-- B: the first offset not yet in the book, and the last vote before it. Votes below the cut-off have expired.
 CREATE TABLE checkpoints (
     partition    INTEGER NOT NULL PRIMARY KEY,
     "offset"     INTEGER NOT NULL,
     last_offset  INTEGER,
-    last_vote_id BLOB
+    last_vote_id BLOB,
+    cut_off      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- T: the first offset not yet in the tallies.

@@ -14,7 +14,7 @@ use super::folder::Folder;
 use crate::OpenError;
 
 /// The version of both files' schemas.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Files up to this size are checked whole when they are opened, which takes some seconds at most; larger ones are left to the
 /// audit.
@@ -155,6 +155,12 @@ fn make(path: &Path, schema: &Schema) -> Result<(), Box<dyn std::error::Error>> 
     let folder = path.parent().ok_or("a file has a folder")?;
     File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// Bytes of a file that hold something: what is free in it is used again before it grows.
+pub(super) fn used_bytes(db: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?)
 }
 
 /// Read-only connections, as many as are used at once.

@@ -8,18 +8,19 @@ use std::sync::{
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use metrics::Gauge;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::{
     sync::watch,
     time::{Duration, Instant, sleep},
 };
 use votes::{
     Assignment, Batch, Bounds, DeadLetter, Facts, Offset, Partition, PendingReceipt, Place, Poison, PublishError,
-    Receipt, ReceiptSender, Record, Store, StoreError, UnixMillis, Vote, VoteFeed, VoteQueue, receipt_channel,
+    Receipt, ReceiptSender, Record, Retention, Store, StoreError, UnixMillis, Vote, VoteFeed, VoteQueue,
+    receipt_channel,
 };
 
 use super::{
-    database::{Database, Readers, Schema},
+    database::{Database, Readers, Schema, used_bytes},
     writer::{NotQueued, Sink, Writer},
 };
 use crate::{OpenError, meters, record};
@@ -29,6 +30,9 @@ pub(super) const SCHEMA: Schema = Schema { file: "log.db", application_id: 0x4F5
 /// Batches of all partitions end at the same moments, this far apart, so that their writes share transactions. A lone vote is
 /// counted after half of this, on average, and three commits.
 const BEAT: Duration = Duration::from_millis(50);
+
+/// Records that are deleted in one transaction.
+const EXPIRE_CHUNK: u64 = 2_000;
 
 /// How often a reader in another process looks whether the log has grown.
 const POLL: Duration = Duration::from_millis(50);
@@ -45,6 +49,8 @@ pub(crate) struct Log {
 /// The end of each partition, and word of its moving.
 struct Ends {
     offsets: Vec<AtomicU64>,
+    /// The first offset of each partition that has not expired.
+    starts: Vec<AtomicU64>,
     moved: watch::Sender<()>,
 }
 
@@ -58,14 +64,11 @@ impl Log {
     }
 
     pub(super) fn read_only(readers: Arc<Readers>) -> Result<Self, OpenError> {
-        let ends = readers.read_now(read_ends).map_err(|error| OpenError::new("log.db", error))?;
-        let offsets = ends.into_iter().map(AtomicU64::new).collect();
-        Ok(Self {
-            readers,
-            ends: Arc::new(Ends { offsets, moved: watch::Sender::new(()) }),
-            writer: None,
-            waiting: Gauge::noop(),
-        })
+        let bounds = readers.read_now(read_all_bounds).map_err(|error| OpenError::new("log.db", error))?;
+        let offsets = bounds.iter().map(|bounds| AtomicU64::new(bounds.end.0)).collect();
+        let starts = bounds.iter().map(|bounds| AtomicU64::new(bounds.start.0)).collect();
+        let ends = Arc::new(Ends { offsets, starts, moved: watch::Sender::new(()) });
+        Ok(Self { readers, ends, writer: None, waiting: Gauge::noop() })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,13 +100,26 @@ impl Log {
         }
     }
 
-    /// Nothing is ever deleted, so a log begins at 0; a record that is missing is a loss.
+    /// It is written where a log begins, so a record that is missing is a loss.
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
-        let end = match &self.writer {
-            Some(_) => self.ends.of(partition),
-            None => self.readers.read(move |db| read_end(db, partition)).await?,
-        };
-        Ok(Bounds { start: Offset(0), end: Offset(end) })
+        match &self.writer {
+            Some(_) => {
+                Ok(Bounds { start: Offset(self.ends.start_of(partition)), end: Offset(self.ends.of(partition)) })
+            }
+            None => self.readers.read(move |db| read_bounds(db, partition)).await,
+        }
+    }
+
+    /// Lets go of the records below `to`, some at a time: votes that come meanwhile wait for each.
+    async fn expire_to(&self, partition: Partition, to: u64) -> Result<u64, StoreError> {
+        let start = self.bounds(partition).await?.start.0;
+        let mut from = start;
+        while from < to {
+            from = (from + EXPIRE_CHUNK).min(to);
+            self.write(|reply| Job::Expire { partition, to: from, reply }).await?;
+            self.ends.starts[usize::from(partition.0)].store(from, Ordering::Release);
+        }
+        Ok(from - start)
     }
 
     /// Waits until the partition reaches past `at`.
@@ -127,21 +143,34 @@ impl Ends {
         self.offsets.iter().map(|end| end.load(Ordering::Acquire)).collect()
     }
 
+    fn start_of(&self, partition: Partition) -> u64 {
+        self.starts.get(usize::from(partition.0)).map_or(0, |start| start.load(Ordering::Acquire))
+    }
+
     fn of(&self, partition: Partition) -> u64 {
         self.offsets.get(usize::from(partition.0)).map_or(0, |end| end.load(Ordering::Acquire))
     }
 }
 
-fn read_ends(db: &Connection) -> rusqlite::Result<Vec<u64>> {
+fn read_all_bounds(db: &Connection) -> rusqlite::Result<Vec<Bounds>> {
     let partitions: u16 = db.query_row("SELECT value FROM meta WHERE key = 'partitions'", [], |row| row.get(0))?;
-    (0..partitions).map(|partition| read_end(db, Partition(partition))).collect()
+    (0..partitions).map(|partition| read_bounds(db, Partition(partition))).collect()
 }
 
-/// One look-up in the key.
-fn read_end(db: &Connection, partition: Partition) -> rusqlite::Result<u64> {
+/// Two look-ups in keys.
+fn read_bounds(db: &Connection, partition: Partition) -> rusqlite::Result<Bounds> {
+    let sql = r#"SELECT "offset" FROM starts WHERE partition = ?1"#;
+    let start = db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0)).optional()?.unwrap_or(0);
     let sql = r#"SELECT max("offset") FROM records WHERE partition = ?1"#;
     let last: Option<u64> = db.prepare_cached(sql)?.query_row([partition.0], |row| row.get(0))?;
-    Ok(last.map_or(0, |last| last + 1))
+    Ok(Bounds { start: Offset(start), end: Offset(last.map_or(start, |last| last + 1)) })
+}
+
+/// The first record that was accepted at or after a time.
+fn first_since(db: &Connection, partition: Partition, from: u64, time: UnixMillis) -> rusqlite::Result<Option<u64>> {
+    let sql = r#"SELECT "offset" FROM records WHERE partition = ?1 AND "offset" >= ?2 AND accepted_at >= ?3
+        ORDER BY "offset" LIMIT 1"#;
+    db.prepare_cached(sql)?.query_row(params![partition.0, from, time.0], |row| row.get(0)).optional()
 }
 
 /// What the writing thread does.
@@ -149,6 +178,12 @@ enum Job {
     Publish(Publish),
     Bury {
         dead: Vec<DeadLetter>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Deletes the records below an offset.
+    Expire {
+        partition: Partition,
+        to: u64,
         reply: oneshot::Sender<Result<(), String>>,
     },
     /// Writes a little and waits for the disk, to know that it works; and, being last in the queue, to flush it.
@@ -214,6 +249,12 @@ impl Sink for LogSink {
                         bury.execute(params![place.partition.0, place.offset.0, accepted_at.0, key, value, reason])?;
                     }
                 }
+                Job::Expire { partition, to, .. } => {
+                    let begin = "INSERT OR REPLACE INTO starts VALUES (?1, ?2)";
+                    db.prepare_cached(begin)?.execute(params![partition.0, *to])?;
+                    let delete = r#"DELETE FROM records WHERE partition = ?1 AND "offset" < ?2"#;
+                    db.prepare_cached(delete)?.execute(params![partition.0, *to])?;
+                }
                 Job::Ping(_) => {
                     let mut touch = db.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('checked_at', ?1)")?;
                     touch.execute([UnixMillis::now().0])?;
@@ -241,7 +282,7 @@ impl Sink for LogSink {
                 });
                 let _ = vote.reply.send(receipt);
             }
-            Job::Bury { reply, .. } | Job::Ping(reply) => {
+            Job::Bury { reply, .. } | Job::Expire { reply, .. } | Job::Ping(reply) => {
                 let _ = reply.send(outcome);
             }
         }
@@ -354,6 +395,24 @@ impl VoteFeed for Feed {
 
     async fn commit(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
+        let log = &self.log;
+        let Bounds { start, end } = log.bounds(partition).await?;
+        let most = counted.0.min(end.0);
+        let to = match retention {
+            Retention::Age(age) => {
+                let since = Retention::since(age);
+                let first = log.readers.read(move |db| first_since(db, partition, start.0, since)).await?;
+                first.unwrap_or(most)
+            }
+            Retention::Bytes(bytes) => {
+                let used = log.readers.read(used_bytes).await? as f64;
+                Retention::kept(bytes, used, end.0 - start.0).map_or(0, |kept| end.0 - kept)
+            }
+        };
+        log.expire_to(partition, to.min(most)).await
     }
 
     async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {

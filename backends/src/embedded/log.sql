@@ -1,4 +1,4 @@
--- The vote log. A record's offset is its place in its partition, from 0 without gaps.
+-- The vote log. A record's offset is its place in its partition, from 0 (or from its start) without gaps.
 CREATE TABLE records (
     partition   INTEGER NOT NULL,
     "offset"    INTEGER NOT NULL,
@@ -8,6 +8,12 @@ CREATE TABLE records (
     traceparent TEXT,
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
+
+-- Where a partition's records begin, if some have expired.
+CREATE TABLE starts (
+    partition INTEGER NOT NULL PRIMARY KEY,
+    "offset"  INTEGER NOT NULL
+) STRICT;
 
 -- Records that can't be read as votes, as they are, and why.
 CREATE TABLE dead (

@@ -17,6 +17,7 @@ mod checkpoint;
 mod database;
 mod folder;
 mod log;
+mod summary;
 mod tallies;
 mod writer;
 

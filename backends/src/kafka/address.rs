@@ -36,6 +36,8 @@ pub(super) struct Address {
     pub(super) min_insync: Option<u16>,
     /// `?retention=`: days that records are kept; for ever if absent.
     pub(super) retention: Option<Duration>,
+    /// `?segment=`: megabytes of a file of the log. Kafka deletes whole files, so a log of bounded size needs small ones.
+    pub(super) segment_bytes: u32,
     /// Options with a dot in their names go to the Kafka client as they are, like `security.protocol`.
     client: Vec<(String, String)>,
 }
@@ -67,6 +69,7 @@ impl Address {
             replication: None,
             min_insync: None,
             retention: None,
+            segment_bytes: 1 << 30,
             client: Vec::new(),
         };
         for (name, value) in form_urlencoded::parse(options.as_bytes()) {
@@ -85,12 +88,13 @@ impl Address {
             "replication" => self.replication = Some(whole(100)?),
             "min_insync" => self.min_insync = Some(whole(100)?),
             "retention" => self.retention = Some(Duration::from_hours(24 * u64::from(whole(36_500)?))),
+            "segment" => self.segment_bytes = u32::from(whole(1_024)?) << 20,
             _ if OURS.contains(&name) => return Err(format!("{name} can't be chosen: what is promised depends on it")),
             _ if name.contains('.') => self.client.push((name.to_owned(), value.to_owned())),
             _ => {
                 return Err(format!(
-                    "there is no option {name:?}; there are partitions, replication, min_insync, retention (days), and \
-                     those of the Kafka client, which have a dot in their names"
+                    "there is no option {name:?}; there are partitions, replication, min_insync, retention (days), segment \
+                     (MB), and those of the Kafka client, which have a dot in their names"
                 ));
             }
         }

@@ -26,13 +26,15 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use votes::{
-    Assignment, Batch, Bounds, DeadLetter, Facts, Offset, Partition, Record, Store, StoreError, UnixMillis, VoteFeed,
+    Assignment, Batch, Bounds, DeadLetter, Facts, Offset, Partition, Record, Retention, Store, StoreError, UnixMillis,
+    VoteFeed,
 };
 
 use super::{
     LOST, STORE,
     address::Address,
     dead::DeadLetters,
+    expire::{self, Sizes},
     group::Group,
     header_of,
     identity::{self, Identity, Log},
@@ -80,6 +82,7 @@ pub(crate) struct KafkaFeed {
     clients: Mutex<Arc<Clients>>,
     lanes: Vec<tokio::sync::Mutex<Lane>>,
     dead: DeadLetters,
+    sizes: Sizes,
 }
 
 /// The library's clients of a feed. All are replaced when one has lost its brokers.
@@ -130,12 +133,15 @@ enum Recognised {
 impl Lane {
     /// Takes at least one record from the queue, and up to `most` as they come. What was taken stays in the lane, so that a
     /// caller who gives up has read nothing.
-    async fn fill(&mut self, partition: Partition, most: usize) -> Result<(), StoreError> {
+    async fn fill(&mut self, partition: Partition, most: usize, sizes: &Sizes) -> Result<(), StoreError> {
         let Self { queue, records, until, .. } = self;
         let (queue, filled) = queue.as_ref().ok_or_else(|| not_sought(partition))?;
         while records.len() < most {
             match queue.poll(Duration::ZERO) {
-                Some(Ok(message)) => records.push(read(&message)?),
+                Some(Ok(message)) => {
+                    sizes.note(&message);
+                    records.push(read(&message)?);
+                }
                 Some(Err(error)) => return Err(failed(format!("partition {partition}: {error}"))),
                 None if records.is_empty() => filled.notified().await,
                 None => match *until {
@@ -166,6 +172,7 @@ impl KafkaFeed {
         Ok(Self {
             lanes: (0..topic.partitions).map(|_| tokio::sync::Mutex::default()).collect(),
             dead: DeadLetters::new(address),
+            sizes: Sizes::default(),
             address: address.clone(),
             topic,
             membership,
@@ -408,7 +415,7 @@ impl VoteFeed for KafkaFeed {
         let known = lane.generation;
         let mut other_log = self.log.subscribe();
         tokio::select! {
-            filled = lane.fill(partition, most) => filled?,
+            filled = lane.fill(partition, most, &self.sizes) => filled?,
             () = reader.lost.cancelled() => return Err(failed(LOST)),
             _ = other_log.wait_for(|log| log.generation().is_some_and(|generation| generation != known)) => {}
         }
@@ -429,6 +436,24 @@ impl VoteFeed for KafkaFeed {
             tracing::debug!(%partition, %error, "a commit failed, it is for metrics only");
         }
         Ok(())
+    }
+
+    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
+        let bounds = self.bounds(partition).await?;
+        let to = match retention {
+            Retention::Age(age) => {
+                let since = Retention::since(age);
+                let first = self.ask(move |client, topic| expire::first_since(client, &topic.name, partition, since));
+                first.await?.unwrap_or(bounds.end)
+            }
+            Retention::Bytes(bytes) => expire::first_kept(&self.sizes, bounds, bytes, self.topic.partitions),
+        };
+        let to = to.min(counted).min(bounds.end);
+        if to <= bounds.start {
+            return Ok(0);
+        }
+        expire::delete(&self.address, partition, to).await?;
+        Ok(to.0 - bounds.start.0)
     }
 
     async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@
 //! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
+//! | [`expire`] | letting go of what is counted |
 //! | `errors` | tried: what a door answers to each error of a broker |
 //! | `lost` | tried: clients that forget all brokers |
 
@@ -18,6 +19,7 @@ mod address;
 mod dead;
 #[cfg(test)]
 mod errors;
+mod expire;
 mod feed;
 mod group;
 mod identity;

@@ -80,6 +80,7 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     }
     let retention = address.retention.map_or("-1".to_owned(), |kept| kept.as_millis().to_string());
     let min_insync_text = min_insync.to_string();
+    let segment = address.segment_bytes.to_string();
     let names = [address.topic.clone(), address.dead_topic()];
     let topics = names.iter().map(|name| {
         NewTopic::new(name, i32::from(address.partitions), TopicReplication::Fixed(i32::from(replication)))
@@ -88,6 +89,7 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention)
             .set("retention.bytes", "-1")
+            .set("segment.bytes", &segment)
             .set("message.timestamp.type", "CreateTime")
     });
     let made = admin.create_topics(&topics.collect::<Vec<_>>(), &options()).await.map_err(unreachable)?;
@@ -111,7 +113,7 @@ pub(super) async fn find(address: &Address) -> Result<Topic, NotOpen> {
     look(&admin(address)?, address).await
 }
 
-fn admin(address: &Address) -> Result<AdminClient<Voice>, NotOpen> {
+pub(super) fn admin(address: &Address) -> Result<AdminClient<Voice>, NotOpen> {
     AdminClient::from_config_and_context(&address.client(), Voice::default())
         .map_err(|error| NotOpen::BadUrl(error.to_string()))
 }

@@ -5,22 +5,24 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use mongodb::{
     Collection, Database,
-    bson::{DateTime, Document, RawDocumentBuf, doc},
+    bson::{Bson, DateTime, Document, RawDocumentBuf, doc},
     error::{Error, ErrorKind, WriteFailure},
     options::FindOptions,
 };
 use votes::{
-    Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Store, StoreError, UnixMillis,
-    VoteQuery,
+    Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Repeat, Store, StoreError,
+    Summary, UnixMillis, VoteQuery,
 };
+
+use uuid::Uuid;
 
 use super::{
     bounded,
     connect::{self, counted},
-    document::{int64, read_checkpoint, read_place, read_vote},
+    document::{int64, of_repeat, read_checkpoint, read_offset, read_place, read_repeat, read_vote},
     failed,
-    insert::{DUPLICATE_KEY, Inserter},
-    problem,
+    insert::{DUPLICATE_KEY, Inserter, refused},
+    problem, summary,
 };
 use crate::open::NotOpen;
 
@@ -29,6 +31,9 @@ const LOCATE_CHUNK: usize = 10_000;
 
 /// Documents that a reply may have. Replies end at 16 MB in any case, and begin with 101 documents if nothing is said.
 const REPLY_DOCUMENTS: u32 = 10_000;
+
+/// Votes that are deleted by one command.
+const FORGET_CHUNK: i64 = 1_000;
 
 /// How often raising a checkpoint is tried while others change it.
 const ADVANCE_ATTEMPTS: usize = 8;
@@ -39,6 +44,8 @@ pub(crate) struct MongoBook {
     pub(super) votes: Collection<RawDocumentBuf>,
     inserter: Inserter,
     checkpoints: Collection<RawDocumentBuf>,
+    repeats: Collection<RawDocumentBuf>,
+    summaries: Collection<RawDocumentBuf>,
     /// As the URL says, for people's questions, which a secondary may answer.
     archive: Collection<RawDocumentBuf>,
 }
@@ -55,16 +62,57 @@ impl MongoBook {
             inserter: Inserter::new(votes.clone()),
             votes,
             checkpoints: counted(&database, "checkpoints"),
+            repeats: counted(&database, "repeats"),
+            summaries: counted(&database, "summaries"),
             archive: database.collection("votes"),
             database,
         })
     }
 
-    async fn read_checkpoint(&self, partition: Partition) -> Result<Option<Checkpoint>, StoreError> {
+    /// The checkpoint, and the generation of the summary, if there are any.
+    async fn read_checkpoint(&self, partition: Partition) -> Result<Option<(Checkpoint, Option<String>)>, StoreError> {
         let document = self.checkpoints.find_one(doc! { "_id": partition.to_string() }).await.map_err(driver)?;
         let Some(document) = document else { return Ok(None) };
-        let (offset, last) = read_checkpoint(&document)?;
-        Ok(Some(Checkpoint { offset, last }))
+        let (checkpoint, generation) = read_checkpoint(&document)?;
+        Ok(Some((checkpoint, generation.map(str::to_owned))))
+    }
+
+    /// The votes below the cut-off that a repeat at or after it repeats.
+    async fn held(&self, partition: Partition, cut_off: Offset) -> Result<Vec<i64>, StoreError> {
+        let later = doc! {
+            "partition": i32::from(partition.0),
+            "offset": { "$gte": int64(cut_off) },
+            "of": { "$lt": int64(cut_off) },
+        };
+        let mut cursor = self.repeats.find(later).await.map_err(driver)?;
+        let mut held = Vec::new();
+        while cursor.advance().await.map_err(driver)? {
+            held.push(int64(read_repeat(cursor.current())?.of));
+        }
+        Ok(held)
+    }
+
+    /// Deletes some of the oldest votes below the cut-off from an offset on. Returns how many, and where to go on.
+    async fn forget_some(
+        &self,
+        partition: Partition,
+        from: Offset,
+        cut_off: Offset,
+        held: &[i64],
+    ) -> Result<Option<(u64, Offset)>, StoreError> {
+        let partition = i32::from(partition.0);
+        let old = doc! { "partition": partition, "offset": { "$gte": int64(from), "$lt": int64(cut_off) } };
+        let options = FindOptions::builder().sort(doc! { "offset": 1 }).limit(FORGET_CHUNK);
+        let options = options.projection(doc! { "offset": 1 }).build();
+        let mut cursor = self.votes.find(old).with_options(options).await.map_err(driver)?;
+        let mut last = None;
+        while cursor.advance().await.map_err(driver)? {
+            last = Some(read_offset(cursor.current())?);
+        }
+        let Some(last) = last else { return Ok(None) };
+        let old = doc! { "partition": partition, "offset": { "$gte": int64(from), "$lte": int64(last), "$nin": held } };
+        let deleted = self.votes.delete_many(old).await.map_err(driver)?.deleted_count;
+        Ok(Some((deleted, last.next())))
     }
 
     /// Makes a partition's first checkpoint. Whether nobody else was faster.
@@ -136,7 +184,10 @@ impl Store for MongoBook {
 #[async_trait]
 impl Book for MongoBook {
     async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
-        bounded(async { Ok(self.read_checkpoint(partition).await?.unwrap_or_default()) }).await
+        bounded(async {
+            Ok(self.read_checkpoint(partition).await?.map_or_else(Checkpoint::default, |(checkpoint, _)| checkpoint))
+        })
+        .await
     }
 
     async fn insert(&self, votes: Arc<[LoggedVote]>) -> Result<Vec<usize>, StoreError> {
@@ -171,12 +222,16 @@ impl Book for MongoBook {
         from: Offset,
         checkpoint: Checkpoint,
     ) -> Result<Advanced, StoreError> {
-        let Checkpoint { offset: to, last } = checkpoint;
+        let Checkpoint { offset: to, last, cut_off } = checkpoint;
         let mut fields = doc! { "offset": int64(to) };
         if let Some((offset, vote)) = last {
             fields.extend(doc! { "last_offset": int64(offset), "last_vote_id": vote.to_string() });
         }
-        let below = doc! { "_id": partition.to_string(), "offset": { "$gte": int64(from), "$lt": int64(to) } };
+        let below = doc! {
+            "_id": partition.to_string(),
+            "offset": { "$gte": int64(from), "$lt": int64(to) },
+            "cut_off": is_cut_off(cut_off),
+        };
         let raise = doc! { "$set": fields.clone() };
         bounded(async {
             for _ in 0..ADVANCE_ATTEMPTS {
@@ -186,11 +241,16 @@ impl Book for MongoBook {
                     return Ok(Advanced::Done);
                 }
                 let begun = self.read_checkpoint(partition).await?;
-                let booked = begun.unwrap_or_default().offset;
+                let is_new = begun.is_none();
+                let Checkpoint { offset: booked, cut_off: now, .. } =
+                    begun.map_or_else(Checkpoint::default, |(checkpoint, _)| checkpoint);
+                if now != cut_off {
+                    return Ok(Advanced::Expired(now));
+                }
                 if booked < from {
                     return Ok(Advanced::Hole(booked));
                 }
-                if booked >= to || (begun.is_none() && self.begin_checkpoint(partition, &fields).await?) {
+                if booked >= to || (is_new && self.begin_checkpoint(partition, &fields).await?) {
                     return Ok(Advanced::Done);
                 }
                 // Another consumer moved B between the question and the answer.
@@ -212,6 +272,113 @@ impl Book for MongoBook {
             "offset": { "$gte": int64(from), "$lt": int64(to) },
         };
         bounded(Self::read_votes(&self.votes, filter, doc! { "offset": 1 }, most)).await
+    }
+
+    async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError> {
+        let documents: Vec<RawDocumentBuf> = repeats.iter().map(of_repeat).collect();
+        bounded(async {
+            let Err(error) = self.repeats.insert_many(documents).ordered(false).await else { return Ok(()) };
+            // Those that are there already say the same: of a ballot one vote stands.
+            match refused(error)?.iter().find(|refused| refused.code != DUPLICATE_KEY) {
+                None => Ok(()),
+                Some(refused) => {
+                    Err(failed(format!("a repeat is refused: {} (code {})", refused.message, refused.code)))
+                }
+            }
+        })
+        .await
+    }
+
+    async fn repeats(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Repeat>, StoreError> {
+        let filter = doc! {
+            "partition": i32::from(partition.0),
+            "offset": { "$gte": int64(from), "$lt": int64(to) },
+        };
+        bounded(async {
+            let mut cursor = self.repeats.find(filter).sort(doc! { "offset": 1 }).await.map_err(driver)?;
+            let mut repeats = Vec::new();
+            while cursor.advance().await.map_err(driver)? {
+                repeats.push(read_repeat(cursor.current())?);
+            }
+            Ok(repeats)
+        })
+        .await
+    }
+
+    async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
+        bounded(async {
+            for _ in 0..ADVANCE_ATTEMPTS {
+                let Some((Checkpoint { cut_off, .. }, Some(generation))) = self.read_checkpoint(partition).await?
+                else {
+                    return Ok(Summary::default());
+                };
+                let counts = summary::read(&self.summaries, partition, &generation).await?;
+                // Parts are deleted only when another generation counts.
+                if self.read_checkpoint(partition).await?.is_some_and(|(_, now)| now.as_ref() == Some(&generation)) {
+                    return Ok(Summary { cut_off, counts });
+                }
+            }
+            Err(failed(format!("the summary of partition {partition} changed {ADVANCE_ATTEMPTS} times meanwhile")))
+        })
+        .await
+    }
+
+    async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
+        let Summary { cut_off, counts } = summary;
+        let generation = Uuid::now_v7().to_string();
+        bounded(async {
+            summary::write(&self.summaries, partition, &generation, cut_off, &counts).await?;
+            let fields = doc! { "cut_off": int64(cut_off), "summary": &generation };
+            let unmoved = doc! { "_id": partition.to_string(), "cut_off": is_cut_off(from) };
+            let moved = self.checkpoints.update_one(unmoved, doc! { "$set": fields.clone() }).await.map_err(driver)?;
+            if moved.matched_count > 0 {
+                return Ok(true);
+            }
+            if from > Offset(0) || self.read_checkpoint(partition).await?.is_some() {
+                return Ok(false);
+            }
+            let mut first = doc! { "offset": 0_i64 };
+            first.extend(fields);
+            self.begin_checkpoint(partition, &first).await
+        })
+        .await
+    }
+
+    async fn forget(&self, partition: Partition) -> Result<u64, StoreError> {
+        let (cut_off, generation, held) = bounded(async {
+            let checkpoint = self.read_checkpoint(partition).await?;
+            let (Checkpoint { cut_off, .. }, generation) = checkpoint.unwrap_or_default();
+            Ok((cut_off, generation.unwrap_or_default(), self.held(partition, cut_off).await?))
+        })
+        .await?;
+        let (mut from, mut forgotten) = (Offset(0), 0);
+        while let Some((deleted, next)) = bounded(self.forget_some(partition, from, cut_off, &held)).await? {
+            forgotten += deleted;
+            from = next;
+        }
+        bounded(async {
+            let old = doc! { "partition": i32::from(partition.0), "offset": { "$lt": int64(cut_off) } };
+            self.repeats.delete_many(old).await.map_err(driver)?;
+            self.summaries.delete_many(summary::others(partition, &generation, cut_off)).await.map_err(driver)
+        })
+        .await?;
+        Ok(forgotten)
+    }
+
+    /// What the server says of the database: the documents as they are, not as they are compressed.
+    async fn size(&self) -> Result<u64, StoreError> {
+        bounded(async {
+            let stats = self.database.run_command(doc! { "dbStats": 1 }).await.map_err(driver)?;
+            let bytes = |field| match stats.get(field) {
+                Some(Bson::Double(bytes)) => *bytes,
+                Some(Bson::Int32(bytes)) => f64::from(*bytes),
+                Some(Bson::Int64(bytes)) => *bytes as f64,
+                _ => 0.0,
+            };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
+            Ok((bytes("dataSize") + bytes("indexSize")) as u64)
+        })
+        .await
     }
 
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
@@ -248,6 +415,11 @@ impl Book for MongoBook {
     }
 }
 
+/// What the field of a checkpoint with this cut-off is. Where nothing has ever expired there is none.
+fn is_cut_off(cut_off: Offset) -> Bson {
+    if cut_off == Offset(0) { doc! { "$in": [Bson::Null, 0_i64] }.into() } else { int64(cut_off).into() }
+}
+
 fn is_duplicate(error: &Error) -> bool {
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(refused)) => refused.code == DUPLICATE_KEY,
@@ -257,6 +429,6 @@ fn is_duplicate(error: &Error) -> bool {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
-fn driver(error: Error) -> StoreError {
+pub(super) fn driver(error: Error) -> StoreError {
     failed(problem(&error))
 }

@@ -35,7 +35,7 @@ pub(super) async fn connect(url: &str) -> Result<Database, NotOpen> {
     let name = options.default_database.clone().unwrap_or_else(|| DATABASE.to_owned());
     let client = Client::with_options(options).map_err(|error| NotOpen::BadUrl(problem(&error)))?;
     let database = client.database(&name);
-    match timeout(PATIENCE, make_indexes(&counted(&database, "votes"))).await {
+    match timeout(PATIENCE, make_indexes(&database)).await {
         Ok(Ok(())) => Ok(database),
         Ok(Err(error)) => Err(not_open(&name, &error)),
         Err(_) => Err(NotOpen::Unreachable(format!(
@@ -80,19 +80,22 @@ async fn read_url(url: &str) -> Result<ClientOptions, NotOpen> {
 }
 
 /// Makes the indexes that are not there yet.
-async fn make_indexes(votes: &Collection<RawDocumentBuf>) -> mongodb::error::Result<()> {
+async fn make_indexes(database: &Database) -> mongodb::error::Result<()> {
     let indexes = [
+        // What is below a cut-off, and what repeats it.
+        ("repeats", "place", doc! { "partition": 1, "offset": 1 }),
         // Folding the book into tallies that fell back, and the audit: a range of a partition, by offset.
-        ("place", doc! { "partition": 1, "offset": 1 }),
+        ("votes", "place", doc! { "partition": 1, "offset": 1 }),
         // People's questions, the newest votes of a contest or of a band in it. The place tells votes of one millisecond
         // apart: with it the index has the answer's whole order, and reading stops at the page's end.
-        ("newest", doc! { "contest": 1, "accepted_at": -1, "partition": 1, "offset": -1 }),
-        ("newest_by_name", doc! { "contest": 1, "name": 1, "accepted_at": -1, "partition": 1, "offset": -1 }),
+        ("votes", "newest", doc! { "contest": 1, "accepted_at": -1, "partition": 1, "offset": -1 }),
+        ("votes", "newest_by_name", doc! { "contest": 1, "name": 1, "accepted_at": -1, "partition": 1, "offset": -1 }),
     ];
     // One by one: FerretDB 1.24 dies of a command that has two indexes which are there already.
-    for (name, keys) in indexes {
+    for (collection, name, keys) in indexes {
+        let collection = counted(database, collection);
         let name = IndexOptions::builder().name(name.to_owned()).build();
-        votes.create_index(IndexModel::builder().keys(keys).options(name).build()).await?;
+        collection.create_index(IndexModel::builder().keys(keys).options(name).build()).await?;
     }
     Ok(())
 }

@@ -5,7 +5,10 @@
 
 use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
 use uuid::Uuid;
-use votes::{BallotKey, LoggedVote, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId, VoterHash};
+use votes::{
+    BallotKey, Checkpoint, LoggedVote, Offset, Partition, Place, Repeat, StoreError, UnixMillis, Vote, VoteId,
+    VoterHash,
+};
 
 use super::failed;
 
@@ -66,14 +69,42 @@ pub(super) fn read_place(document: &RawDocument) -> Result<(&str, Place), StoreE
     read().map_err(|problem: String| unreadable(document, &problem))
 }
 
-/// Reads how far a partition has come, and the last vote before that.
-pub(super) fn read_checkpoint(document: &RawDocument) -> Result<(Offset, Option<(Offset, VoteId)>), StoreError> {
+/// Reads how far a partition has come, and the generation of its summary.
+pub(super) fn read_checkpoint(document: &RawDocument) -> Result<(Checkpoint, Option<&str>), StoreError> {
     let read = || {
         let id = optional(document, "last_vote_id", RawBsonRef::as_str)?.map(read_vote_id).transpose()?;
         let last = optional(document, "last_offset", |offset| integer(offset)?.try_into().ok())?;
-        Ok((offset(document, "offset")?, last.map(Offset).zip(id)))
+        let cut_off: Option<u64> = optional(document, "cut_off", |offset| integer(offset)?.try_into().ok())?;
+        let checkpoint = Checkpoint {
+            offset: offset(document, "offset")?,
+            last: last.map(Offset).zip(id),
+            cut_off: Offset(cut_off.unwrap_or(0)),
+        };
+        Ok((checkpoint, optional(document, "summary", RawBsonRef::as_str)?))
     };
     read().map_err(|problem: String| unreadable(document, &problem))
+}
+
+/// The document of a repeat.
+pub(super) fn of_repeat(repeat: &Repeat) -> RawDocumentBuf {
+    let Repeat { place, of } = repeat;
+    let mut document = RawDocumentBuf::new();
+    document.append(cstr!("_id"), format!("{}/{}", place.partition, place.offset));
+    document.append(cstr!("partition"), i32::from(place.partition.0));
+    document.append(cstr!("offset"), int64(place.offset));
+    document.append(cstr!("of"), int64(*of));
+    document
+}
+
+/// Reads a repeat.
+pub(super) fn read_repeat(document: &RawDocument) -> Result<Repeat, StoreError> {
+    let read = || Ok(Repeat { place: place(document)?, of: offset(document, "of")? });
+    read().map_err(|problem: String| unreadable(document, &problem))
+}
+
+/// Reads an offset alone.
+pub(super) fn read_offset(document: &RawDocument) -> Result<Offset, StoreError> {
+    offset(document, "offset").map_err(|problem| unreadable(document, &problem))
 }
 
 /// An offset as it is stored. Logs have no greater ones than this type.

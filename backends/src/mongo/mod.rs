@@ -6,6 +6,7 @@
 //! | [`book`] | the port |
 //! | [`insert`] | many batches in one command |
 //! | [`document`] | a vote as a document and back |
+//! | [`summary`] | what expired votes came to |
 //!
 //! Counting writes with majority and journal, and reads from the primary what a majority has, whatever the URL says: the
 //! place of a vote that a new primary could forget decides nothing.
@@ -14,6 +15,7 @@ mod book;
 mod connect;
 mod document;
 mod insert;
+mod summary;
 #[cfg(test)]
 mod tests;
 

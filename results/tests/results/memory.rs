@@ -16,8 +16,9 @@ use tokio::{
 };
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, BandVotes, Batch, Book, Bounds, Checkpoint, ContestId,
-    Contests, Counts, DeadLetter, DoorKind, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot,
-    Store, StoreError, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery, VoteRequest, VoterSecret, Window,
+    Contests, Counts, DeadLetter, DoorKind, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Repeat,
+    Retention, Snapshot, Store, StoreError, Summary, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery,
+    VoteRequest, VoterSecret, Window,
 };
 
 /// How many partitions the log has.
@@ -280,6 +281,30 @@ impl Book for Memory {
         unimplemented!("results don't audit")
     }
 
+    async fn note_repeats(&self, _: Vec<Repeat>) -> Result<(), StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn repeats(&self, _: Partition, _: Offset, _: Offset) -> Result<Vec<Repeat>, StoreError> {
+        unimplemented!("results don't audit")
+    }
+
+    async fn summary(&self, _: Partition) -> Result<Summary, StoreError> {
+        unimplemented!("results don't audit")
+    }
+
+    async fn summarise(&self, _: Partition, _: Offset, _: Summary) -> Result<bool, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn forget(&self, _: Partition) -> Result<u64, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        unimplemented!("results don't count")
+    }
+
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
         self.book_questions.send_modify(|questions| *questions += 1);
         self.book_gate.acquire().await.unwrap().forget();
@@ -329,6 +354,10 @@ impl VoteFeed for Memory {
     }
 
     async fn commit(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
+        unimplemented!("results don't read the log")
+    }
+
+    async fn expire(&self, _: Partition, _: Retention, _: Offset) -> Result<u64, StoreError> {
         unimplemented!("results don't read the log")
     }
 

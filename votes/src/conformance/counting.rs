@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{batch, logged, vote_id};
 use crate::{
-    Book, Bounds, Checkpoint, ContestId, Counted, Counter, LogFacts, LoggedVote, Offset, Partition, Progress, Stop,
-    Tallies, VoteId,
+    Book, Bounds, Checkpoint, ContestId, Counted, Counter, Counts, CutOff, LogFacts, LoggedVote, Offset, Partition,
+    Progress, Stop, Tallies, VoteId,
 };
 
 /// Tries every promise against the stores that `$open` opens.
@@ -27,6 +27,11 @@ macro_rules! counting_conformance {
             a_log_that_is_too_short_stops_the_partition
             another_log_stops_the_partition
             counting_elsewhere_stops_nobody_who_reconciles
+            expired_votes_still_count
+            tallies_from_before_the_cut_off_are_counted_again
+            a_repeat_of_an_expired_vote_is_one_while_it_is_noted
+            what_expired_meanwhile_is_looked_up_again
+            votes_expire_by_time
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -52,6 +57,11 @@ async fn reconcile(counter: &Counter, end: u64) -> Progress {
     let before = counter.positions(P).await.unwrap();
     let last = before.booked.last.map(|(_, id)| id);
     counter.reconcile(P, before, log(0, end, last)).await.unwrap().unwrap()
+}
+
+/// Progress where nothing has expired.
+fn at(booked: u64, tallied: u64) -> Progress {
+    Progress { booked: Offset(booked), tallied: Offset(tallied), cut_off: Offset(0) }
 }
 
 /// Why the partition stops.
@@ -84,7 +94,7 @@ pub async fn votes_are_counted(book: TheBook, tallies: TheTallies) {
     let mut progress = reconcile(&counter, 100).await;
     assert_eq!(count(&counter, &mut progress, &[0, 1, 2]).await, (3, 0));
     assert_eq!(count(&counter, &mut progress, &[3, 4]).await, (2, 0));
-    assert_eq!(progress, Progress { booked: Offset(5), tallied: Offset(5) });
+    assert_eq!(progress, at(5, 5));
     assert_eq!(total(&tallies).await, 5);
 }
 
@@ -117,11 +127,11 @@ pub async fn a_crash_after_inserting_counts_once(book: TheBook, tallies: TheTall
 
 pub async fn a_crash_after_the_checkpoint_counts_once(book: TheBook, tallies: TheTallies) {
     book.insert(parts(0, &[0, 1, 2])).await.unwrap();
-    let checkpoint = Checkpoint { offset: Offset(3), last: Some((Offset(2), vote_id(2))) };
+    let checkpoint = Checkpoint { offset: Offset(3), last: Some((Offset(2), vote_id(2))), cut_off: Offset(0) };
     book.advance(P, Offset(0), checkpoint).await.unwrap();
     let counter = Counter::new(book, Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
-    assert_eq!(progress, Progress { booked: Offset(3), tallied: Offset(3) });
+    assert_eq!(progress, at(3, 3));
     assert_eq!(total(&tallies).await, 3);
     assert_eq!(count(&counter, &mut progress, &[3]).await, (1, 0));
     assert_eq!(total(&tallies).await, 4);
@@ -161,7 +171,7 @@ pub async fn cleared_tallies_come_back_from_the_book(book: TheBook, tallies: The
     assert_eq!(counter.count(progress, batch(P, progress.booked.0, &[3, 0])).await.unwrap(), Counted::Disagreed);
     assert_eq!(total(&tallies).await, 0);
     let mut progress = reconcile(&counter, 100).await;
-    assert_eq!(progress, Progress { booked: Offset(6), tallied: Offset(6) });
+    assert_eq!(progress, at(6, 6));
     assert_eq!(total(&tallies).await, 4);
     assert_eq!(count(&counter, &mut progress, &[4]).await, (1, 0));
     // What was counted before the clearing is back, band by band.
@@ -174,10 +184,10 @@ pub async fn cleared_tallies_come_back_from_the_book(book: TheBook, tallies: The
 pub async fn a_checkpoint_that_fell_back_is_replayed_into_the_book_only(book: TheBook, tallies: TheTallies) {
     // The book was restored from a backup: the tallies are at 3, the book is empty.
     let all = parts(0, &[0, 1, 2]);
-    tallies.add(P, Offset(0), Offset(3), crate::Counts::of(all.iter())).await.unwrap();
+    tallies.add(P, Offset(0), Offset(3), Counts::of(all.iter())).await.unwrap();
     let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
     let mut progress = reconcile(&counter, 100).await;
-    assert_eq!(progress, Progress { booked: Offset(0), tallied: Offset(3) });
+    assert_eq!(progress, at(0, 3));
     assert_eq!(count(&counter, &mut progress, &[0, 1]).await, (2, 0));
     assert_eq!(total(&tallies).await, 3);
     // This batch is both: its first vote only in the book, the rest in both.
@@ -195,7 +205,7 @@ pub async fn a_rewound_book_is_replayed_into_the_book_only(book: TheBook, tallie
     book.rewind(P, Offset(0)).await.unwrap();
     assert_eq!(book.checkpoint(P).await.unwrap(), Checkpoint::default());
     let mut progress = reconcile(&counter, 100).await;
-    assert_eq!(progress, Progress { booked: Offset(0), tallied: Offset(4) });
+    assert_eq!(progress, at(0, 4));
     // In other batches than before: the votes recognise themselves.
     assert_eq!(count(&counter, &mut progress, &[0]).await, (1, 0));
     assert_eq!(count(&counter, &mut progress, &[1, 2, 1]).await, (2, 1));
@@ -240,4 +250,99 @@ pub async fn counting_elsewhere_stops_nobody_who_reconciles(book: TheBook, talli
     let trimmed = log(4, 5, None);
     assert_eq!(counter.reconcile(P, before, trimmed).await.unwrap().unwrap(), progress);
     assert_eq!(total(&tallies).await, 5);
+}
+
+async fn expire(counter: &Counter, progress: &mut Progress, until: CutOff) -> u64 {
+    let (expired, votes) = counter.expire(P, *progress, until).await.unwrap().expect("the stores are where they were");
+    *progress = expired;
+    votes
+}
+
+/// Everything that does not expire by itself.
+async fn permanent(tallies: &TheTallies) -> Counts {
+    let mut counts = Counts { contests: tallies.snapshot().await.unwrap().contests };
+    counts.keep_permanent();
+    counts
+}
+
+pub async fn expired_votes_still_count(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2, 3, 4, 5]).await;
+    assert_eq!(expire(&counter, &mut progress, CutOff::At(Offset(2))).await, 2);
+    assert_eq!(expire(&counter, &mut progress, CutOff::At(Offset(4))).await, 2);
+    assert_eq!(expire(&counter, &mut progress, CutOff::At(Offset(3))).await, 0);
+    assert_eq!(progress.cut_off, Offset(4));
+    assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap(), parts(4, &[4, 5]).to_vec());
+    assert_eq!(count(&counter, &mut progress, &[6]).await, (1, 0));
+    let before = permanent(&tallies).await;
+    tallies.clear().await.unwrap();
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(permanent(&tallies).await, before);
+    // What is not counted yet does not expire.
+    assert_eq!(expire(&counter, &mut progress, CutOff::At(Offset(99))).await, 3);
+    assert_eq!(progress.cut_off, Offset(7));
+    tallies.clear().await.unwrap();
+    reconcile(&counter, 100).await;
+    assert_eq!(permanent(&tallies).await, before);
+}
+
+pub async fn tallies_from_before_the_cut_off_are_counted_again(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1, 2, 3, 4]).await;
+    let before = permanent(&tallies).await;
+    expire(&counter, &mut progress, CutOff::At(Offset(4))).await;
+    // The tallies are rolled back to where half of what expired since was counted.
+    tallies.clear().await.unwrap();
+    tallies.add(P, Offset(0), Offset(2), Counts::of(parts(0, &[0, 1]).iter())).await.unwrap();
+    let progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { cut_off: Offset(4), ..at(5, 5) });
+    assert_eq!(permanent(&tallies).await, before);
+}
+
+pub async fn a_repeat_of_an_expired_vote_is_one_while_it_is_noted(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(count(&counter, &mut progress, &[0, 1, 2]).await, (3, 0));
+    assert_eq!(count(&counter, &mut progress, &[3, 0, 3]).await, (1, 2));
+    expire(&counter, &mut progress, CutOff::At(Offset(4))).await;
+    // A zombie that had read the repeats before wakes now.
+    let awake = counter.count(at(3, 3), batch(P, 3, &[3, 0, 3])).await.unwrap();
+    assert_eq!(awake, Counted::Disagreed);
+    assert_eq!(book.range(P, Offset(4), Offset(100), 100).await.unwrap(), vec![]);
+    tallies.clear().await.unwrap();
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(total(&tallies).await, 4);
+    // While their repeats are there, they are known; then the horizon is behind them.
+    assert_eq!(count(&counter, &mut progress, &[0]).await, (0, 1));
+    expire(&counter, &mut progress, CutOff::At(Offset(7))).await;
+    assert_eq!(count(&counter, &mut progress, &[1]).await, (1, 0));
+}
+
+pub async fn what_expired_meanwhile_is_looked_up_again(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(book, Arc::clone(&tallies));
+    let mut progress = reconcile(&counter, 100).await;
+    count(&counter, &mut progress, &[0, 1]).await;
+    let slow = progress;
+    expire(&counter, &mut progress, CutOff::At(Offset(2))).await;
+    assert_eq!(counter.count(slow, batch(P, 2, &[2, 3])).await.unwrap(), Counted::Disagreed);
+    assert_eq!(counter.expire(P, slow, CutOff::At(Offset(2))).await.unwrap(), None);
+    let mut progress = reconcile(&counter, 100).await;
+    assert_eq!(progress, Progress { cut_off: Offset(2), ..at(2, 2) });
+    assert_eq!(count(&counter, &mut progress, &[2, 3]).await, (2, 0));
+    assert_eq!(total(&tallies).await, 4);
+}
+
+pub async fn votes_expire_by_time(book: TheBook, tallies: TheTallies) {
+    let counter = Counter::new(Arc::clone(&book), tallies);
+    let mut progress = reconcile(&counter, 5_000).await;
+    let votes: Vec<u64> = (0..2_500).collect();
+    count(&counter, &mut progress, &votes).await;
+    let at = |n: u64| CutOff::Time(logged(n, P, n).vote.accepted_at);
+    assert_eq!(expire(&counter, &mut progress, at(2_100)).await, 2_100);
+    assert_eq!(progress.cut_off, Offset(2_100));
+    assert_eq!(expire(&counter, &mut progress, at(2_000)).await, 0);
+    assert_eq!(expire(&counter, &mut progress, at(9_999)).await, 400);
+    assert_eq!(progress.cut_off, Offset(2_500));
 }

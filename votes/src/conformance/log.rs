@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::future::join;
 
 use super::{NOON, give_up, vote};
-use crate::{Assignment, DeadLetter, Offset, Partition, Place, Poison, Receipt, Vote, VoteFeed, VoteQueue};
+use crate::{
+    Assignment, Bounds, DeadLetter, Offset, Partition, Place, Poison, Receipt, Retention, Vote, VoteFeed, VoteQueue,
+};
 
 /// Tries every promise against the log that `$open` opens.
 #[macro_export]
@@ -23,6 +25,7 @@ macro_rules! log_conformance {
             every_partition_is_assigned_once
             a_dead_letter_is_kept_once
             flushing_settles_every_receipt
+            what_is_counted_leaves_the_log_when_it_is_old
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -164,4 +167,25 @@ pub async fn flushing_settles_every_receipt(queue: Queue, _: Feed) {
     for receipt in pending {
         assert!(give_up(receipt).is_ready());
     }
+}
+
+pub async fn what_is_counted_leaves_the_log_when_it_is_old(queue: Queue, feed: Feed) {
+    let (partition, day) = (Partition(7), Retention::Age(std::time::Duration::from_hours(24)));
+    publish_to(&queue, partition, 0..50).await;
+    // Votes of the suite are of a noon that is past.
+    feed.expire(partition, day, Offset(30)).await.unwrap();
+    let bounds = Bounds { start: Offset(30), end: Offset(50) };
+    assert_eq!(feed.bounds(partition).await.unwrap(), bounds);
+    feed.expire(partition, day, Offset(10)).await.unwrap();
+    feed.expire(partition, Retention::Age(std::time::Duration::from_hours(24 * 3_650)), Offset(50)).await.unwrap();
+    feed.expire(partition, Retention::Bytes(1_000_000_000), Offset(50)).await.unwrap();
+    assert_eq!(feed.bounds(partition).await.unwrap(), bounds);
+    feed.seek(partition, Offset(30)).await.unwrap();
+    let batch = feed.next_batch(partition, 1).await.unwrap();
+    assert_eq!(batch.records[0].vote.as_ref().unwrap().vote_id, super::vote_id(30));
+    // A log whose records have all left goes on where it was.
+    feed.expire(partition, day, Offset(50)).await.unwrap();
+    assert_eq!(feed.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(50) });
+    publish_to(&queue, partition, 50..51).await;
+    assert_eq!(feed.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(51) });
 }

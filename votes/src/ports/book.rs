@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Store;
-use crate::{BallotKey, ContestId, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId};
+use crate::{BallotKey, ContestId, Counts, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId};
 
 /// The vote book, with a position B per partition of the log.
 #[async_trait]
@@ -22,7 +22,14 @@ pub trait Book: Store {
     /// The place of the vote that stands for each ballot key; `None` if the book has none.
     async fn locate(&self, keys: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError>;
 
-    /// Raises B to `checkpoint.offset` where `from <= B < checkpoint.offset`.
+    /// Notes records that repeat a ballot, so that they are known as repeats when the vote that stands has expired. Doing it
+    /// twice is doing it once.
+    async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError>;
+
+    /// The noted repeats with offsets in `[from, to)`, by offset.
+    async fn repeats(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Repeat>, StoreError>;
+
+    /// Raises B to `checkpoint.offset` where `from <= B < checkpoint.offset`, if the cut-off is `checkpoint.cut_off`.
     async fn advance(&self, partition: Partition, from: Offset, checkpoint: Checkpoint)
     -> Result<Advanced, StoreError>;
 
@@ -34,6 +41,19 @@ pub trait Book: Store {
         to: Offset,
         most: usize,
     ) -> Result<Vec<LoggedVote>, StoreError>;
+
+    /// What the partition's expired votes came to.
+    async fn summary(&self, partition: Partition) -> Result<Summary, StoreError>;
+
+    /// In one step: if the partition's cut-off is exactly `from`, makes this its summary. Whether it was.
+    async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError>;
+
+    /// Deletes the partition's votes and repeats below its cut-off, except for votes that a repeat at or after the cut-off
+    /// repeats: those still say that it does. Returns how many votes it deleted.
+    async fn forget(&self, partition: Partition) -> Result<u64, StoreError>;
+
+    /// About how many bytes the votes take, over all partitions.
+    async fn size(&self) -> Result<u64, StoreError>;
 
     /// Votes that match, newest first.
     async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError>;
@@ -50,6 +70,26 @@ pub struct Checkpoint {
     pub offset: Offset,
     /// The last record before it that was a vote, so that a log that was made anew is recognised.
     pub last: Option<(Offset, VoteId)>,
+    /// Votes below this have expired: the partition's [`Summary`] has them, and documents that are still there count no more.
+    pub cut_off: Offset,
+}
+
+/// What the expired votes of a partition came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// It has the votes below this.
+    pub cut_off: Offset,
+    /// Their counts; of the windows only those that are kept for ever.
+    pub counts: Counts,
+}
+
+/// A record that repeats a ballot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Repeat {
+    /// Where it is.
+    pub place: Place,
+    /// The offset, in the same partition, of the vote that stands for the ballot.
+    pub of: Offset,
 }
 
 /// What became of raising B.
@@ -59,6 +99,8 @@ pub enum Advanced {
     Done,
     /// B is below `from`: there is a hole, and this is B.
     Hole(Offset),
+    /// The cut-off is another, and is this: what was found to be a repeat may be one of a vote that has expired since.
+    Expired(Offset),
 }
 
 /// A vote and where it is on the log.

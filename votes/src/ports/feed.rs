@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Store;
-use crate::{Offset, Partition, Place, StoreError, UnixMillis, Vote};
+use crate::{Offset, Partition, Place, Retention, StoreError, UnixMillis, Vote};
 
 /// The reading end of the vote log.
 ///
@@ -29,6 +29,10 @@ pub trait VoteFeed: Store {
 
     /// Tells the log how far counting has come.
     async fn commit(&self, partition: Partition, position: Offset) -> Result<(), StoreError>;
+
+    /// Lets go of the partition's oldest records, as far as the retention says and never of one at or after `counted`. Returns
+    /// how many it let go.
+    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError>;
 
     /// Puts records that can't be read where operators find them. Doing it twice is doing it once.
     async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError>;

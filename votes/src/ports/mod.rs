@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-pub use book::{Advanced, Book, Checkpoint, LoggedVote, VoteQuery};
+pub use book::{Advanced, Book, Checkpoint, LoggedVote, Repeat, Summary, VoteQuery};
 pub use feed::{Assignment, Batch, Bounds, DeadLetter, Poison, Record, VoteFeed};
 pub use queue::{PendingReceipt, PublishError, Receipt, ReceiptSender, VoteQueue, receipt_channel};
 pub use tallies::{Added, Snapshot, Tallies};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use votes::{AuditReport, Offset, Partition, StoreError, UnixMillis, Vote, Window, audit};
+use votes::{AuditReport, LoggedVote, Offset, Partition, Place, StoreError, UnixMillis, Vote, Window, audit};
 
 use crate::{
     history::drive,
@@ -12,7 +12,10 @@ use crate::{
 
 /// What is wrong with the end of a history.
 pub(crate) fn end(world: &World) -> Option<String> {
-    positions(world).or_else(|| book(world)).or_else(|| tallies(world, &Window::ALL)).or_else(|| dead_letters(world))
+    // Tallies that once got a summary have no small windows of it.
+    let has_expired = !world.horizon.is_empty();
+    let windows: &[Window] = if has_expired { &[Window::Minute] } else { &Window::ALL };
+    positions(world).or_else(|| book(world)).or_else(|| tallies(world, windows)).or_else(|| dead_letters(world))
 }
 
 /// The part of it that an audit sees: small windows expire, so it does not compare them.
@@ -34,15 +37,19 @@ pub(crate) fn positions(world: &World) -> Option<String> {
     })
 }
 
-/// The book has each ballot once, at its lowest offset.
+/// The book has each ballot once, at its lowest offset, unless it has expired.
 fn book(world: &World) -> Option<String> {
     let standing: Vec<_> =
         partitions(world).flat_map(|partition| world.log(partition).standing(Offset(0), Offset(u64::MAX))).collect();
-    let lost =
-        standing.iter().find(|logged| world.book.votes.get(&logged.place).is_none_or(|booked| **booked != ***logged));
+    let has_expired = |place: &Place| place.offset < world.booked(place.partition).cut_off;
+    let is_lost = |logged: &&&LoggedVote| match world.book.votes.get(&logged.place) {
+        None => !has_expired(&logged.place),
+        Some(booked) => **booked != ***logged,
+    };
+    let lost = standing.iter().find(is_lost);
     let lost = lost.map(|logged| format!("{}: the vote stands, and is not in the book", logged.place));
     let standing: BTreeSet<_> = standing.iter().map(|logged| logged.place).collect();
-    let extra = || world.book.votes.keys().find(|place| !standing.contains(place));
+    let extra = || world.book.votes.keys().find(|place| !has_expired(place) && !standing.contains(place));
     lost.or_else(|| extra().map(|place| format!("{place}: the book has a vote that does not stand")))
 }
 

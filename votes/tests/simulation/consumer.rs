@@ -1,7 +1,7 @@
 //! A consumer of one partition: it drives the production [`Counter`] as the consumer service does, with no runtime.
 
 use votes::VoteFeed as _;
-use votes::{Counted, Counter, DeadLetter, LogFacts, Offset, Partition, Progress, Stop, StoreError};
+use votes::{Counted, Counter, CutOff, DeadLetter, LogFacts, Offset, Partition, Progress, Stop, StoreError};
 
 use crate::{mutants::Mutant, stores::Seat, world::Phase};
 
@@ -34,6 +34,16 @@ impl Consumer {
         };
         self.seat.seek(self.partition, self.first(progress)).await?;
         loop {
+            if let Some(until) = self.seat.expire_to(self.partition) {
+                self.seat.enters(Phase::Counting);
+                match self.counter.expire(self.partition, progress, CutOff::At(until)).await? {
+                    Some((expired, _)) => progress = expired,
+                    None => {
+                        self.seat.disagrees();
+                        return Ok(None);
+                    }
+                }
+            }
             self.seat.enters(Phase::Resting);
             let batch = self.seat.next_batch(self.partition, self.most).await?;
             let to = batch.to;

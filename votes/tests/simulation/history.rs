@@ -75,10 +75,11 @@ enum Event {
     RestoreBook,
     ChangeRules,
     TrimLog,
+    Expire,
     Audit,
 }
 
-const EVENTS: [(Event, usize); 12] = [
+const EVENTS: [(Event, usize); 13] = [
     (Event::Append, 5),
     (Event::Kill, 6),
     (Event::Pause, 4),
@@ -90,6 +91,7 @@ const EVENTS: [(Event, usize); 12] = [
     (Event::RestoreBook, 2),
     (Event::ChangeRules, 1),
     (Event::TrimLog, 1),
+    (Event::Expire, 5),
     (Event::Audit, 1),
 ];
 
@@ -237,6 +239,14 @@ impl History {
         while patience > 0 && self.poll_someone() {
             patience -= 1;
         }
+        // Whoever waits learns with the next vote, too, that another partition's consumer cleared the tallies.
+        let is_cleared = self.world.lock().happened.contains_key("tallies that were cleared");
+        if is_cleared && check::positions(&self.world.lock()).is_some() {
+            self.partitions().for_each(|partition| self.append(partition));
+            while patience > 0 && self.poll_someone() {
+                patience -= 1;
+            }
+        }
         let unfinished = (patience == 0).then(|| "counting does not come to an end".to_owned());
         let wrong_end = unfinished.or_else(|| check::end(&self.world.lock()));
         self.audit_the_end();
@@ -250,7 +260,10 @@ impl History {
             let mut world = self.world.lock();
             let is_trimmed = world.log.iter().any(|log| log.bounds().start > Offset(0));
             let is_behind = check::positions(&world).is_some();
-            if is_behind || is_trimmed || (self.plan.mutant.is_none() && self.rng.random_bool(0.8)) {
+            let has_expired = world.book.checkpoints.values().any(|checkpoint| checkpoint.cut_off > Offset(0));
+            // Of what has expired an audit sees only what it came to.
+            let is_hidden = has_expired && self.plan.mutant.is_some();
+            if is_behind || is_trimmed || is_hidden || (self.plan.mutant.is_none() && self.rng.random_bool(0.8)) {
                 return;
             }
             world.happens("audits of the end");
@@ -368,6 +381,10 @@ impl History {
                 world.say(|| "the rules change".to_owned());
             }
             Event::TrimLog => self.trim_log(),
+            Event::Expire => {
+                let partition = Partition(self.rng.random_range(0..self.profile.partitions));
+                self.world.lock().is_full.insert(partition);
+            }
             Event::Audit => self.audit(),
         }
     }
@@ -379,7 +396,14 @@ impl History {
         let (what, vote) = if rng.random_bool(poison) {
             ("poison records", None)
         } else if rng.random_bool(repeats) {
-            ("repeats of a ballot", Some(self.electorate.repeat(partition, rng)))
+            let vote = self.electorate.repeat(partition, rng);
+            let world = self.world.lock();
+            let horizon = world.horizon.get(&partition).copied().unwrap_or_default();
+            if world.log(partition).first(&vote.key).is_none_or(|first| first >= horizon) {
+                ("repeats of a ballot", Some(vote))
+            } else {
+                ("new ballots", Some(self.electorate.vote(partition, rng)))
+            }
         } else {
             ("new ballots", Some(self.electorate.vote(partition, rng)))
         };
@@ -498,7 +522,13 @@ impl History {
         let checkpoints = &self.book_backups[self.rng.random_range(0..self.book_backups.len())];
         let position =
             |book: &BookState, partition| book.checkpoints.get(&partition).map(|checkpoint| checkpoint.offset);
-        let is_older = |partition| position(checkpoints, partition) <= position(documents, partition);
+        let cut_off =
+            |book: &BookState, partition| book.checkpoints.get(&partition).map(|checkpoint| checkpoint.cut_off);
+        let is_older = |partition| {
+            position(checkpoints, partition) <= position(documents, partition)
+                // A backup of votes that expired meanwhile has to be of one moment.
+                && cut_off(checkpoints, partition).unwrap_or_default() == cut_off(documents, partition).unwrap_or_default()
+        };
         let (documents, checkpoints) = match self.partitions().all(is_older) {
             true if self.plan.mutant == Some(Mutant::DocumentsOlder) => (checkpoints, documents),
             true => (documents, checkpoints),

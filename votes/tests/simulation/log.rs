@@ -20,6 +20,7 @@ pub(crate) struct PartitionLog {
     records: BTreeMap<Offset, Record>,
     bounds: Bounds,
     firsts: HashMap<BallotKey, Offset>,
+    lasts: HashMap<BallotKey, Offset>,
     standing: BTreeMap<Offset, LoggedVote>,
     poison: BTreeSet<Offset>,
 }
@@ -31,6 +32,7 @@ impl PartitionLog {
             records: BTreeMap::new(),
             bounds: Bounds { start: Offset(0), end: Offset(0) },
             firsts: HashMap::new(),
+            lasts: HashMap::new(),
             standing: BTreeMap::new(),
             poison: BTreeSet::new(),
         }
@@ -41,6 +43,7 @@ impl PartitionLog {
         let offset = Offset(self.bounds.end.0 + gap);
         self.bounds.end = offset.next();
         if let Some(vote) = &vote {
+            self.lasts.insert(vote.key.clone(), offset);
             if !self.firsts.contains_key(&vote.key) {
                 self.firsts.insert(vote.key.clone(), offset);
                 self.standing.insert(offset, LoggedVote { place: self.place(offset), vote: vote.clone() });
@@ -78,6 +81,17 @@ impl PartitionLog {
     /// The votes in `[from, to)` that stand: of each ballot the copy with the lowest offset.
     pub(crate) fn standing(&self, from: Offset, to: Offset) -> impl Iterator<Item = &LoggedVote> {
         self.standing.range(from..to.max(from)).map(|(_, logged)| logged)
+    }
+
+    /// The largest offset, at most `booked`, so that every copy of the ballots below it is below `booked`.
+    pub(crate) fn settled_below(&self, booked: Offset) -> Offset {
+        let unsettled = |logged: &&LoggedVote| self.lasts[&logged.vote.key] >= booked;
+        self.standing(Offset(0), booked).find(unsettled).map_or(booked, |logged| logged.place.offset)
+    }
+
+    /// Where the ballot's first copy is.
+    pub(crate) fn first(&self, key: &BallotKey) -> Option<Offset> {
+        self.firsts.get(key).copied()
     }
 
     /// The counts of those.

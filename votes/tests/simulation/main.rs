@@ -13,7 +13,9 @@
 //! - calls are refused, or take effect and lose their reply; inserts store some of their votes and fail;
 //! - the tallies are rolled back to a backup, forwards too, or wiped, whoever is counting;
 //! - the book is restored from a backup, with checkpoints that may be older than its documents, and with the consumers stopped;
-//! - the log's retention deletes what is counted, rules change, and auditors look on.
+//! - the log's retention deletes what is counted, and the book's sums up and deletes votes that nobody repeats any more, though
+//!   their repeats may still be counted by a zombie;
+//! - rules change, and auditors look on.
 //!
 //! Then the faults stop, each partition gets one more vote, since a consumer that waits learns only with the next vote that
 //! the tallies were wiped, and all finish. In the end each ballot is counted exactly once, by
@@ -60,7 +62,9 @@ const PRODUCTION: Plan = Plan { seed: 0, mutant: None, is_long: false, is_traced
 const MUTANT_SEEDS: u64 = 2_000;
 
 /// What has to happen in many histories, or they prove less than they say.
-const RICH: [&str; 20] = [
+const RICH: [&str; 25] = [
+    "additions of summaries",
+    "advances that something expired before",
     "audits of the end",
     "audits while counting",
     "changes of rules",
@@ -78,7 +82,10 @@ const RICH: [&str; 20] = [
     "repeats of a ballot",
     "restores of the book",
     "roll-backs of the tallies",
+    "tallies that were cleared",
     "trims of the log",
+    "votes that expired",
+    "votes that stayed for their repeats",
     "wipes of the tallies",
     "zombies that woke",
 ];

@@ -33,11 +33,15 @@ pub(crate) enum Mutant {
     RestoredWhileCounting,
     DocumentsOlder,
     LoweredCheckpoint,
+    NothingHeld,
+    UnnotedRepeats,
+    ForgottenFirst,
+    SummaryOnTop,
 }
 
 impl Mutant {
     /// Each, with what it does.
-    pub(crate) const ALL: [(Self, &str); 24] = [
+    pub(crate) const ALL: [(Self, &str); 28] = [
         (Self::NoFence, "tallies are added to wherever T is"),
         (Self::NewerThan, "the fence only asks whether the batch ends beyond T"),
         (Self::TwoCalls, "counts and T are written in two calls"),
@@ -62,5 +66,9 @@ impl Mutant {
         (Self::RestoredWhileCounting, "the book is restored while consumers count"),
         (Self::DocumentsOlder, "the book is restored with checkpoints that are newer than its documents"),
         (Self::LoweredCheckpoint, "a checkpoint may lower B"),
+        (Self::NothingHeld, "votes are deleted though a repeat of them has not expired"),
+        (Self::UnnotedRepeats, "repeats are not noted"),
+        (Self::ForgottenFirst, "votes are deleted before they are summed up"),
+        (Self::SummaryOnTop, "a summary is added to tallies that have part of it"),
     ];
 }

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use rand::{RngExt, seq::SliceRandom};
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, Batch, Book, Bounds, Checkpoint, ContestCounts, ContestId,
-    Counts, DeadLetter, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Snapshot, Stop, Store,
-    StoreError, Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
+    Counts, DeadLetter, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Repeat, Retention, Snapshot,
+    Stop, Store, StoreError, Summary, Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
 };
 
 use crate::{
@@ -67,6 +67,11 @@ impl Seat {
     /// No history loses its log, so no partition has a reason to stop.
     pub(crate) fn stops(&self, stop: &Stop) {
         self.lock().violate(|| format!("stopped: {stop}"));
+    }
+
+    /// How far votes are to expire, if they are.
+    pub(crate) fn expire_to(&self, partition: Partition) -> Option<Offset> {
+        self.lock().expire_to(partition)
     }
 
     /// The offset committed to the log, which nobody may trust.
@@ -133,7 +138,8 @@ impl Book for Seat {
         if let Some(Mutant::CheckpointFirst) = mutant {
             let batch = self.lock().seats[self.id].batch.clone().expect("a batch is counted");
             let last = votes.last().map(|logged| (logged.place.offset, logged.vote.vote_id));
-            let checkpoint = Checkpoint { offset: batch.to, last };
+            let cut_off = self.lock().booked(batch.partition).cut_off;
+            let checkpoint = Checkpoint { offset: batch.to, last, cut_off };
             self.call("book", String::new, |world| world.advance(batch.partition, batch.from, checkpoint)).await?;
         }
         step().await;
@@ -218,7 +224,10 @@ impl Book for Seat {
 
     async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
         let rewind = |world: &mut World| {
-            Arc::make_mut(&mut world.book).checkpoints.insert(partition, Checkpoint { offset: to, last: None });
+            let cut_off = world.booked(partition).cut_off;
+            Arc::make_mut(&mut world.book)
+                .checkpoints
+                .insert(partition, Checkpoint { offset: to, last: None, cut_off });
         };
         self.call("book", || format!("rewind {partition} to {to}"), rewind).await
     }
@@ -252,6 +261,52 @@ impl Book for Seat {
         reply
     }
 
+    async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError> {
+        let note = |world: &mut World| {
+            if !world.is(Mutant::UnnotedRepeats) {
+                let noted = repeats.iter().map(|repeat| (repeat.place, repeat.of));
+                Arc::make_mut(&mut world.book).repeats.extend(noted);
+            }
+        };
+        self.call("book", || format!("note repeats {repeats:?}"), note).await
+    }
+
+    async fn repeats(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Repeat>, StoreError> {
+        let place = |offset| Place { partition, offset };
+        let noted = |world: &mut World| {
+            let noted = world.book.repeats.range(place(from)..place(to));
+            noted.map(|(place, of)| Repeat { place: *place, of: *of }).collect::<Vec<_>>()
+        };
+        self.call("book", || format!("repeats of {partition} [{from}, {to})"), noted).await
+    }
+
+    async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
+        let read = |world: &mut World| {
+            let counts = world.book.summaries.get(&partition).cloned().unwrap_or_default();
+            TracedSummary(Summary { cut_off: world.booked(partition).cut_off, counts })
+        };
+        Ok(self.call("book", || format!("summary of {partition}"), read).await?.0)
+    }
+
+    async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
+        let Summary { cut_off, counts } = summary;
+        if self.lock().is(Mutant::ForgottenFirst) {
+            let forget = |world: &mut World| world.forget(partition, cut_off);
+            self.call("book", || format!("forget {partition} below {cut_off}, too early"), forget).await?;
+        }
+        let what = || format!("{partition} expires from {from} to {cut_off}");
+        self.call("book", what, |world| world.summarise(partition, from, cut_off, counts)).await
+    }
+
+    async fn forget(&self, partition: Partition) -> Result<u64, StoreError> {
+        let forget = |world: &mut World| world.forget(partition, world.booked(partition).cut_off);
+        self.call("book", || format!("forget what expired of {partition}"), forget).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        unreachable!("the schedule says when votes expire")
+    }
+
     async fn find(&self, _: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
         unreachable!("people's queries are not simulated")
     }
@@ -281,7 +336,15 @@ impl Tallies for Seat {
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
-        self.call("tallies", || "clear".to_owned(), |world| world.tallies = Arc::default()).await
+        let clear = |world: &mut World| {
+            world.happens("tallies that were cleared");
+            if world.is(Mutant::SummaryOnTop) {
+                Arc::make_mut(&mut world.tallies).positions.clear();
+            } else {
+                world.tallies = Arc::default();
+            }
+        };
+        self.call("tallies", || "clear".to_owned(), clear).await
     }
 
     async fn add(&self, partition: Partition, from: Offset, to: Offset, counts: Counts) -> Result<Added, StoreError> {
@@ -350,6 +413,15 @@ impl Tallies for Seat {
 
     async fn changed(&self, _: u64) -> Result<u64, StoreError> {
         unreachable!("pages are not simulated")
+    }
+}
+
+/// As [`Traced`].
+struct TracedSummary(Summary);
+
+impl Debug for TracedSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} votes below {}", self.0.counts.total(), self.0.cut_off)
     }
 }
 
@@ -463,6 +535,10 @@ impl VoteFeed for Seat {
             world.committed.insert(partition, position);
         };
         self.call("vote log", || format!("commit {partition} at {position}"), commit).await
+    }
+
+    async fn expire(&self, _: Partition, _: Retention, _: Offset) -> Result<u64, StoreError> {
+        unreachable!("the schedule trims the log")
     }
 
     async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {

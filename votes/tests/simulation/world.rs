@@ -1,7 +1,7 @@
 //! The world of one history: the log, the stores' contents, and the faults. A change of it is one instant.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -38,6 +38,10 @@ pub(crate) struct World {
     pub(crate) committed: BTreeMap<Partition, Offset>,
     /// The highest B that each partition ever had.
     pub(crate) booked: BTreeMap<Partition, Offset>,
+    /// Where votes are to expire.
+    pub(crate) is_full: BTreeSet<Partition>,
+    /// Ballots below this are repeated no more: so long is the retention.
+    pub(crate) horizon: BTreeMap<Partition, Offset>,
     /// Whether the book was ever restored.
     pub(crate) is_restored: bool,
     /// Whether the configuration now gives voters of every contest many votes.
@@ -77,6 +81,8 @@ pub(crate) struct BookState {
     pub(crate) votes: BTreeMap<Place, Arc<LoggedVote>>,
     pub(crate) keys: HashMap<BallotKey, Place>,
     pub(crate) checkpoints: BTreeMap<Partition, Checkpoint>,
+    pub(crate) repeats: BTreeMap<Place, Offset>,
+    pub(crate) summaries: BTreeMap<Partition, Counts>,
     /// The latest documents: a lagging replica doesn't have them yet.
     pub(crate) latest: Vec<Place>,
 }
@@ -130,6 +136,8 @@ impl World {
             dead: BTreeMap::new(),
             committed: BTreeMap::new(),
             booked: BTreeMap::new(),
+            is_full: BTreeSet::new(),
+            horizon: BTreeMap::new(),
             is_restored: false,
             has_many_votes: false,
             seats: Vec::new(),
@@ -202,7 +210,10 @@ impl World {
             book.keys.insert(logged.vote.key.clone(), logged.place);
             book.votes.insert(logged.place, Arc::new(logged.clone()));
             book.latest.push(logged.place);
-            if !self.log[usize::from(logged.place.partition.0)].stands(logged) {
+            // Below the cut-off it counts no more.
+            let cut_off =
+                book.checkpoints.get(&logged.place.partition).map_or(Offset(0), |checkpoint| checkpoint.cut_off);
+            if logged.place.offset >= cut_off && !self.log[usize::from(logged.place.partition.0)].stands(logged) {
                 misplaced = Some(logged.place);
             }
         }
@@ -213,24 +224,75 @@ impl World {
     }
 
     pub(crate) fn advance(&mut self, partition: Partition, from: Offset, checkpoint: Checkpoint) -> Advanced {
-        let Checkpoint { offset: booked, last } = self.booked(partition);
+        let Checkpoint { offset: booked, last, cut_off } = self.booked(partition);
+        if cut_off != checkpoint.cut_off {
+            self.happens("advances that something expired before");
+            return Advanced::Expired(cut_off);
+        }
         if booked < from && !self.is(Mutant::MaxCheckpoint) {
             self.happens("holes");
             return Advanced::Hole(booked);
         }
         if booked < checkpoint.offset || self.is(Mutant::LoweredCheckpoint) {
             let mut standing = self.log(partition).standing(booked, checkpoint.offset).map(|logged| logged.place);
-            let missing = standing.find(|place| !self.book.votes.contains_key(place));
+            let missing = standing.find(|place| place.offset >= cut_off && !self.book.votes.contains_key(place));
             drop(standing);
             if let Some(place) = missing {
                 self.violate(|| format!("B passes {place}, which is not in the book"));
             }
-            let checkpoint = Checkpoint { offset: checkpoint.offset, last: checkpoint.last.or(last) };
+            let checkpoint = Checkpoint { offset: checkpoint.offset, last: checkpoint.last.or(last), cut_off };
             Arc::make_mut(&mut self.book).checkpoints.insert(partition, checkpoint);
             let highest = self.booked.entry(partition).or_default();
             *highest = (*highest).max(checkpoint.offset);
         }
         Advanced::Done
+    }
+
+    /// How far votes may expire so that no repeat comes after its vote is gone: everything that repeats a vote below this is
+    /// on the log and was recorded. It comes true by this question.
+    pub(crate) fn expire_to(&mut self, partition: Partition) -> Option<Offset> {
+        if !self.is_full.remove(&partition) {
+            return None;
+        }
+        let booked = self.booked(partition).offset;
+        let most = self.log(partition).settled_below(booked);
+        let to = Offset(self.rng.random_range(0..=most.0));
+        let horizon = self.horizon.entry(partition).or_default();
+        *horizon = (*horizon).max(to);
+        Some(to)
+    }
+
+    pub(crate) fn summarise(&mut self, partition: Partition, from: Offset, to: Offset, counts: Counts) -> bool {
+        if self.booked(partition).cut_off != from {
+            return false;
+        }
+        self.happens("votes that expired");
+        let book = Arc::make_mut(&mut self.book);
+        book.checkpoints.entry(partition).or_default().cut_off = to;
+        book.summaries.insert(partition, counts);
+        true
+    }
+
+    /// Deletes what is below the cut-off.
+    pub(crate) fn forget(&mut self, partition: Partition, below: Offset) -> u64 {
+        let place = |offset| Place { partition, offset };
+        let is_held = !self.is(Mutant::NothingHeld);
+        let book = Arc::make_mut(&mut self.book);
+        let later = book.repeats.range(place(below)..=place(Offset(u64::MAX)));
+        let held: BTreeSet<Offset> = later.map(|(_, of)| *of).filter(|of| is_held && *of < below).collect();
+        let old: Vec<Place> = book.votes.range(place(Offset(0))..place(below)).map(|(place, _)| *place).collect();
+        let mut forgotten = 0;
+        for place in old.into_iter().filter(|place| !held.contains(&place.offset)) {
+            if let Some(logged) = book.votes.remove(&place) {
+                book.keys.remove(&logged.vote.key);
+                forgotten += 1;
+            }
+        }
+        book.repeats.retain(|repeat, _| repeat.partition != partition || repeat.offset >= below);
+        if !held.is_empty() {
+            self.happens("votes that stayed for their repeats");
+        }
+        forgotten
     }
 
     pub(crate) fn range(&self, partition: Partition, from: Offset, to: Offset, most: usize) -> Vec<LoggedVote> {
@@ -254,7 +316,13 @@ impl World {
         if to > self.booked.get(&partition).copied().unwrap_or_default() {
             self.violate(|| format!("partition {partition}: T becomes {to}, which was never booked"));
         }
-        if self.log(partition).truth(tallied, to) != counts {
+        let (mut truth, mut moving) = (self.log(partition).truth(tallied, to), counts.clone());
+        if tallied < self.booked(partition).cut_off {
+            truth.keep_permanent();
+            moving.keep_permanent();
+            self.happens("additions of summaries");
+        }
+        if truth != moving {
             self.violate(|| {
                 format!("partition {partition}: what moves T from {tallied} to {to} is not what stands there")
             });

@@ -1,0 +1,98 @@
+//! Keeping less: what is counted and old leaves the book and the log.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{counter, describe_counter};
+use tokio::time::Instant;
+use votes::{Book, Counter, CutOff, Partition, Progress, Retention, StoreError, VoteFeed};
+
+/// How often a partition looks whether something has to leave.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Votes may be older than they should by this part of their age: seldom and much, since an audit begins anew when something
+/// expires.
+const LEEWAY: u32 = 20;
+
+/// How much is kept of the votes that are counted.
+#[derive(Clone)]
+pub struct Keeping {
+    /// Of the log.
+    pub log: Option<Retention>,
+    /// Of the book, and the book itself.
+    pub book: Option<(Retention, Arc<dyn Book>)>,
+}
+
+impl Keeping {
+    /// Keeps everything.
+    pub fn all() -> Self {
+        Self { log: None, book: None }
+    }
+}
+
+/// Lets a partition's votes go.
+pub(crate) struct Keeper {
+    partition: Partition,
+    keeping: Keeping,
+    next: Instant,
+}
+
+impl Keeper {
+    pub(crate) fn new(partition: Partition, keeping: Keeping) -> Self {
+        describe_counter!("ovation_expired_votes_total", "Votes that left a store because of its retention");
+        Self { partition, keeping, next: Instant::now() }
+    }
+
+    /// Lets go of what is too old or too much, if it is time to look. Call it between batches. `None` if the stores are
+    /// elsewhere than `progress`.
+    pub(crate) async fn keep(
+        &mut self,
+        counter: &Counter,
+        feed: &dyn VoteFeed,
+        progress: Progress,
+    ) -> Result<Option<Progress>, StoreError> {
+        if Instant::now() < self.next {
+            return Ok(Some(progress));
+        }
+        self.next = Instant::now() + EVERY;
+        let mut kept = progress;
+        if let Some((retention, book)) = &self.keeping.book
+            && let Some(until) = self.cut_off(&**book, *retention, progress).await?
+        {
+            match counter.expire(self.partition, progress, until).await? {
+                Some((progress, votes)) => {
+                    counter!("ovation_expired_votes_total", "store" => "book").increment(votes);
+                    kept = progress;
+                }
+                None => return Ok(None),
+            }
+        }
+        if let Some(retention) = self.keeping.log {
+            // What is booked needs the log no more, unless the book is restored from a backup.
+            let gone = feed.expire(self.partition, retention, progress.booked).await?;
+            counter!("ovation_expired_votes_total", "store" => "log").increment(gone);
+        }
+        Ok(Some(kept))
+    }
+
+    /// Up to where votes have to leave the book, if any has.
+    async fn cut_off(
+        &self,
+        book: &dyn Book,
+        retention: Retention,
+        Progress { booked, cut_off, .. }: Progress,
+    ) -> Result<Option<CutOff>, StoreError> {
+        match retention {
+            Retention::Age(age) => {
+                let oldest = book.range(self.partition, cut_off, booked, 1).await?;
+                let late = Retention::since(age + age / LEEWAY);
+                let is_late = oldest.first().is_some_and(|logged| logged.vote.accepted_at < late);
+                Ok(is_late.then(|| CutOff::Time(Retention::since(age))))
+            }
+            Retention::Bytes(bytes) => {
+                let used = book.size().await? as f64;
+                let kept = Retention::kept(bytes, used, booked.0.saturating_sub(cut_off.0));
+                Ok(kept.map(|kept| CutOff::At(votes::Offset(booked.0 - kept))))
+            }
+        }
+    }
+}
