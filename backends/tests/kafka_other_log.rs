@@ -182,7 +182,7 @@ async fn a_topic_made_anew_while_consumers_were_away_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_beyond_the_logs_end_stops_the_partition() {
     let mut system = System::with_twenty_counted().await;
-    let ahead = Checkpoint { offset: Offset(40), last: Some((Offset(39), vote(39).vote_id)) };
+    let ahead = Checkpoint { offset: Offset(40), last: Some((Offset(39), vote(39).vote_id)), cut_off: Offset(0) };
     system.book.advance(PARTITION, Offset(20), ahead).await.unwrap();
     system.start().await;
     let problem = system.stopped().await;

@@ -117,7 +117,7 @@ async fn dashboards_and_auditors_find_the_documented_fields() {
     let book = scratch.open().await;
     let last = Some((Offset(6), vote_id(6)));
     book.insert(batch([6, 7])).await.unwrap();
-    book.advance(P, Offset(0), Checkpoint { offset: Offset(8), last }).await.unwrap();
+    book.advance(P, Offset(0), Checkpoint { offset: Offset(8), last, cut_off: Offset(0) }).await.unwrap();
 
     let database = Client::with_uri_str(scratch.url()).await.unwrap().database(&scratch.name);
     let read = |collection: &str, id: String| {
@@ -337,13 +337,14 @@ async fn racing_consumers_raise_a_checkpoint_together() {
         // with a patch.
         let race = (1..=6).map(|to| {
             let book = Arc::clone(&book);
-            let checkpoint = Checkpoint { offset: Offset(to * 10), last: Some((Offset(to), vote_id(to))) };
+            let checkpoint =
+                Checkpoint { offset: Offset(to * 10), last: Some((Offset(to), vote_id(to))), cut_off: Offset(0) };
             tokio::spawn(async move { book.advance(partition, Offset(0), checkpoint).await.unwrap() })
         });
         for racer in race.collect::<Vec<_>>() {
             assert_eq!(racer.await.unwrap(), Advanced::Done);
         }
-        let winner = Checkpoint { offset: Offset(60), last: Some((Offset(6), vote_id(6))) };
+        let winner = Checkpoint { offset: Offset(60), last: Some((Offset(6), vote_id(6))), cut_off: Offset(0) };
         assert_eq!(book.checkpoint(partition).await.unwrap(), winner);
     }
 }
