@@ -162,8 +162,9 @@ DATASOURCE = {"name": "datasource", "type": "datasource", "label": "data source"
               "current": {"text": "Prometheus", "value": "prometheus"}}
 
 
-def dashboard(uid, title, description, variables, rows, *, last):
-    """A dashboard of `rows`: {title: panels}. A title that ends with an ellipsis is of a row that stays closed until it is clicked."""
+def dashboard(uid, title, description, variables, rows, *, alerts, last):
+    """A dashboard of `rows`: {title: panels}. A title that ends with an ellipsis is of a row that stays closed until it is clicked.
+    `alerts` asks for what is marked over time."""
     numbers = itertools.count(1)
     panels, top = [], 0
     for name, inside in rows.items():
@@ -199,7 +200,7 @@ def dashboard(uid, title, description, variables, rows, *, last):
         "links": [{"type": "dashboards", "title": "Ovation", "tags": ["ovation"], "asDropdown": False, "includeVars": True, "keepTime": True,
                    "targetBlank": False, "icon": "external link", "tooltip": "", "url": ""}],
         "annotations": {"list": [{"name": "Alerts", "datasource": SOURCE, "enable": True, "hide": False, "iconColor": "red",
-                                  "expr": 'ALERTS{alertstate="firing"}', "step": "30s", "titleFormat": "{{alertname}}",
+                                  "expr": alerts, "step": "30s", "titleFormat": "{{alertname}}",
                                   "textFormat": "{{job}} {{instance}}", "tagKeys": "severity"}]},
         "templating": {"list": [DATASOURCE, *variables]},
         "panels": panels,

@@ -12,9 +12,6 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 
-# A query that names these works only where the exporter of that store is scraped.
-OF_EXPORTERS = re.compile(r"\b(redis|kafka|mongodb)_\w+")
-
 
 def seconds(text):
     """The length of `5m` or `1h30m`."""
@@ -135,9 +132,9 @@ def variables(dashboard, prometheus, chosen):
     return values, asked
 
 
-def ask(dashboard, prometheus, chosen=None, history=True, exporters=True):
-    """Every question of a dashboard, answered. Without `history`, those that look at an earlier period are skipped; without `exporters`,
-    those for which a store's exporter has to be scraped."""
+def ask(dashboard, prometheus, chosen=None, history=True, without=()):
+    """Every question of a dashboard, answered. Without `history`, those that look at an earlier period are skipped; and those that are
+    answered by nothing, if they name a metric that begins like one of `without`."""
     values, asked = variables(dashboard, prometheus, chosen or {})
     yield from asked
     for panel in panels(dashboard):
@@ -148,13 +145,14 @@ def ask(dashboard, prometheus, chosen=None, history=True, exporters=True):
             query = Query(dashboard["title"], panel["title"], target["legendFormat"], target["expr"], expr)
             if not history and "offset $compare" in target["expr"]:
                 query.skipped = "needs history"
-            elif not exporters and OF_EXPORTERS.search(target["expr"]):
-                query.skipped = "needs an exporter"
             else:
                 try:
                     query.answer = prometheus.instant(expr) if target["instant"] else prometheus.range(expr, prometheus.step(points))
                 except ValueError as error:
                     query.error = str(error)
+                missing = [start for start in without if re.search(rf"\b{re.escape(start)}", target["expr"])]
+                if missing and not query.error and not query.finite:
+                    query.skipped = f"without {missing[0]}"
             yield query
     for annotation in dashboard["annotations"]["list"]:
         # It marks what went wrong: nothing is a good answer, so only its grammar is checked.
