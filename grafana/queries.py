@@ -22,7 +22,14 @@ def seconds(text):
 
 
 def dashboards():
-    return [json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))]
+    """Those that are written."""
+    boards = []
+    for path in sorted((FOLDER / "dashboards").glob("*.json")):
+        try:
+            boards.append(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise SystemExit(f"grafana/dashboards/{path.name} is no JSON: {error}") from error
+    return boards
 
 
 def panels(dashboard):

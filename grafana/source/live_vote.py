@@ -8,8 +8,10 @@ from variables import BAND, COMPARE, ONE_CONTEST, PERIOD, RATE, VOTES
 def live_vote():
     standing = tally("band", BANDS)
     leaders = f"and on (band) topk(10, {tally('band', BANDS, ' @ end()')})"
-    recent = grown("ovation_counted_votes_total", CHOSEN, "band")
-    earlier = grown("ovation_counted_votes_total", CHOSEN, "band", at=EARLIER)
+    # Of tallies, as consumers name the first hundred bands that they meet, which need not be those that lead.
+    pace = f"max by (band) (rate(ovation_tally_votes{{{BANDS}}}[$__rate_interval]))"
+    recent = f"max by (band) (increase(ovation_tally_votes{{{BANDS}}}[$period]))"
+    earlier = f"max by (band) (increase(ovation_tally_votes{{{BANDS}}}[$period]{EARLIER}))"
     before = f"({tally('contest, band', CHOSEN, ' offset $period')} or {tally('contest, band')} * 0)"
     shown = f"and on (band) topk(20, {recent})"
     return p.dashboard(
@@ -48,7 +50,7 @@ def live_vote():
                     "counted": rate("ovation_counted_votes_total"),
                 }),
                 p.series("Counted by band", "Votes counted each second, for the ten bands that have most at the end of the shown time.", RATE, {
-                    "{{band}}": f"{rate('ovation_counted_votes_total', CHOSEN, 'band')} {leaders}",
+                    "{{band}}": f"{pace} {leaders}",
                 }),
                 p.series("Counted by door", "Votes counted each second by the door they came through.", RATE, {
                     "{{door}}": rate("ovation_counted_votes_total", CHOSEN, "door"),
@@ -76,7 +78,7 @@ def live_vote():
                                           f"{grown('ovation_counted_votes_total', CHOSEN, at=EARLIER)}"}, w=6, h=9),
                 p.table("Bands in the last $period, and $compare earlier",
                         "Votes that were counted in the period, and in the same period earlier, of the twenty bands that have most now. "
-                        "Estimated from the consumers' counters.", "short", {
+                        "Estimated, as Prometheus does between two scrapes.", "short", {
                             "now": f"{recent} {shown}",
                             "earlier": f"{earlier} {shown}",
                             "difference": f"({recent} - {earlier}) {shown}",
