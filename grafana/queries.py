@@ -1,0 +1,172 @@
+"""What Grafana asks Prometheus for a dashboard: its variables and macros filled in, each query as Grafana sends it."""
+
+import json
+import math
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+
+
+def seconds(text):
+    """The length of `5m` or `1h30m`."""
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", text)
+    if "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text} is no length of time, like 5m")
+    return sum(int(number) * SECONDS[unit] for number, unit in parts)
+
+
+def dashboards():
+    """Those that are written."""
+    boards = []
+    for path in sorted((FOLDER / "dashboards").glob("*.json")):
+        try:
+            boards.append(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise SystemExit(f"grafana/dashboards/{path.name} is no JSON: {error}") from error
+    return boards
+
+
+def panels(dashboard):
+    """Its panels, those of closed rows too, without the rows themselves."""
+    for panel in dashboard["panels"]:
+        yield from panel.get("panels", [])
+        if panel["type"] != "row":
+            yield panel
+
+
+def scrape_interval():
+    """What the provisioned data source says that it is."""
+    text = (FOLDER / "provisioning/datasources/prometheus.yaml").read_text()
+    return seconds(re.search(r"timeInterval: (\S+)", text)[1])
+
+
+class Prometheus:
+    """Asks a Prometheus for what was shown `at` a time for the span before it."""
+
+    def __init__(self, url, at, span, scrape):
+        self.url, self.at, self.span, self.scrape = url.rstrip("/"), at, span, scrape
+
+    def get(self, path, **query):
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise ValueError(json.load(error).get("error", error)) from error
+
+    def step(self, points=1000):
+        """Grafana's `$__interval`: a point for every pixel, no more of them than scrapes, and at least a second."""
+        return max(math.ceil(self.span / points), self.scrape, 1)
+
+    def macros(self, points=1000):
+        step = self.step(points)
+        return {
+            "__interval": f"{step:g}s",
+            "__interval_ms": f"{step * 1000:g}",
+            "__rate_interval": f"{max(step + self.scrape, 4 * self.scrape):g}s",
+            "__range": f"{self.span:g}s",
+            "__range_s": f"{self.span:g}",
+            "__range_ms": f"{self.span * 1000:g}",
+        }
+
+    def range(self, expr, step):
+        data = self.get("query_range", query=expr, start=self.at - self.span, end=self.at, step=step)
+        return [(series["metric"], [float(value) for _, value in series["values"]]) for series in data["result"]]
+
+    def instant(self, expr):
+        data = self.get("query", query=expr, time=self.at)
+        if data["resultType"] == "scalar":
+            return [({}, [float(data["result"][1])])]
+        return [(series["metric"], [float(series["value"][1])]) for series in data["result"]]
+
+    def label_values(self, metric, label):
+        return self.get(f"label/{label}/values", **{"match[]": metric}, start=self.at - self.span, end=self.at)
+
+
+@dataclass
+class Query:
+    """One question of a dashboard, and what it was answered: (labels, values) for each series, or values of a variable."""
+
+    dashboard: str
+    place: str
+    legend: str
+    asked: str
+    expr: str
+    answer: list | None = None
+    skipped: str = ""
+    error: str = ""
+
+    @property
+    def finite(self):
+        return [v for _, values in self.answer or [] for v in values if math.isfinite(v)]
+
+    @property
+    def ok(self):
+        return not self.error and bool(self.finite)
+
+
+def fill(expr, values):
+    """An expression with `$name`, `${name}` and `${name:format}` replaced. What is not known stays, and is an error to Prometheus."""
+    return re.sub(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)", lambda found: values.get(found[1] or found[2], found[0]), expr)
+
+
+def variables(dashboard, prometheus, chosen):
+    """The variables' values as they are when the dashboard is opened, `chosen` ones instead, and the questions that they asked."""
+    values, asked = {}, []
+    for variable in dashboard["templating"]["list"]:
+        name, current = variable["name"], variable["current"].get("value")
+        if variable["type"] == "query":
+            text = fill(variable["query"]["query"], values)
+            metric, label = re.fullmatch(r"label_values\((.+), *(\w+)\)", text).groups()
+            query = Query(dashboard["title"], f"${name}", "", text, text)
+            try:
+                found = prometheus.label_values(metric, label)
+                query.answer = [({label: one}, [1.0]) for one in found]
+            except ValueError as error:
+                found, query.error = [], str(error)
+            asked.append(query)
+            if current in ("$__all", ["$__all"]):
+                current = variable["allValue"]
+            else:
+                current = current or (found[0] if found else "")
+        values[name] = chosen.get(name, current)
+    return values, asked
+
+
+def ask(dashboard, prometheus, chosen=None, history=True, without=()):
+    """Every question of a dashboard, answered. Without `history`, those that look at an earlier period are skipped; and those that are
+    answered by nothing, if they name a metric that begins like one of `without`."""
+    values, asked = variables(dashboard, prometheus, chosen or {})
+    yield from asked
+    for panel in panels(dashboard):
+        points = panel.get("maxDataPoints", 1000)
+        known = {**values, **prometheus.macros(points)}
+        for target in panel["targets"]:
+            expr = fill(target["expr"], known)
+            query = Query(dashboard["title"], panel["title"], target["legendFormat"], target["expr"], expr)
+            if not history and "offset $compare" in target["expr"]:
+                query.skipped = "needs history"
+            else:
+                try:
+                    query.answer = prometheus.instant(expr) if target["instant"] else prometheus.range(expr, prometheus.step(points))
+                except ValueError as error:
+                    query.error = str(error)
+                missing = [start for start in without if re.search(rf"\b{re.escape(start)}", target["expr"])]
+                if missing and not query.error and not query.finite:
+                    query.skipped = f"without {missing[0]}"
+            yield query
+    for annotation in dashboard["annotations"]["list"]:
+        # It marks what went wrong: nothing is a good answer, so only its grammar is checked.
+        query = Query(dashboard["title"], f"annotation {annotation['name']}", "", annotation["expr"], fill(annotation["expr"], values))
+        try:
+            prometheus.range(query.expr, prometheus.step())
+            query.answer = [({}, [0.0])]
+        except ValueError as error:
+            query.error = str(error)
+        yield query
