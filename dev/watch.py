@@ -11,7 +11,7 @@ SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 DURATION = r"(?:\d+(?:ms|[smhdw]))+"
 # A range or subquery, an offset, or a time that a key of YAML gives.
 TIMES = re.compile(rf"(?P<range>\[)(?P<length>{DURATION})(?P<step>:{DURATION})?\]|(?P<offset>offset )(?P<back>{DURATION})")
-KEYS = re.compile(rf"(?m)^(\s*(?:- )?(?:for|keep_firing_for|group_wait|group_interval|repeat_interval|resolve_timeout): )({DURATION})\s*$")
+KEYS = re.compile(rf"(?m)^(\s*(?:- )?(?:for|keep_firing_for|group_wait|group_interval|repeat_interval|resolve_timeout): )({DURATION})[ \t]*$")
 
 # Below that a window of a flow that is scraped every second holds too few samples.
 SHORTEST_WINDOW = 5
