@@ -32,6 +32,8 @@ def quicken(text, speed):
         step = f":{quick(found['step'][1:], speed, 1)}" if found["step"] else ""
         return f"[{quick(found['length'], speed, SHORTEST_WINDOW)}{step}]"
 
+    # How far predict_linear looks ahead, which is a number.
+    text = re.sub(r"\b(\d+) \* 3600\b", lambda found: f"{found[1]} * {3600 / speed:g}", text)
     text = KEYS.sub(lambda found: found[1] + quick(found[2], speed, 1), text)
     # Sentences for people keep their times.
     return "".join(line if re.match(r"\s*(summary|description|#)", line) else TIMES.sub(time, line) for line in text.splitlines(keepends=True))
