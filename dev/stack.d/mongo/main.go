@@ -6,17 +6,21 @@ import (
 	"flag"
 	"log"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/FerretDB/FerretDB/ferretdb"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:27017", "address to serve")
 	data := flag.String("data", ".", "folder of the databases")
+	metrics := flag.String("metrics", "", "address that tells Prometheus of memory, connections and requests; nobody if empty")
 	flag.Parse()
 	// Little is alive at a time, so collecting garbage less often costs little memory.
 	debug.SetGCPercent(400)
@@ -29,6 +33,15 @@ func main() {
 	})
 	if err != nil {
 		log.Fatal(err)
+	}
+
+	if *metrics != "" {
+		listener, err := net.Listen("tcp", *metrics)
+		if err != nil {
+			log.Fatal(err)
+		}
+		http.Handle("/metrics", promhttp.Handler())
+		go http.Serve(listener, nil)
 	}
 
 	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
