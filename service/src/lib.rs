@@ -5,6 +5,7 @@
 //! |---|---|
 //! | one typed configuration: flags over environment over file | [`config`] |
 //! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
+//! | whose request it is where proxies stand before a door | [`client`] |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
@@ -13,6 +14,7 @@
 //! | SIGTERM, the order of leaving and its deadline | [`program`] |
 
 pub mod admin;
+pub mod client;
 pub mod config;
 mod connections;
 pub mod door;
