@@ -8,6 +8,7 @@ use std::{convert::Infallible, marker::PhantomData, time::Duration};
 
 use ::service::{
     CancellationToken,
+    client::{FORWARDED_FOR, Network},
     door::{Line, MeteredDoor},
 };
 use bytes::{Buf, Bytes};
@@ -47,6 +48,7 @@ impl VoteService {
     }
 
     async fn cast_vote(self, request: Request<Streaming<Bytes>>) -> Result<Response<CastVoteResponse>, Status> {
+        let from = self.network(&request);
         let (metadata, _, mut messages) = request.into_parts();
         let read = async {
             let vote = read_only(&mut messages).await?;
@@ -55,13 +57,14 @@ impl VoteService {
         };
         let slow = || Refusal::new(Reason::SlowBody, format!("the vote did not come within {PATIENCE:?}"));
         let request = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(slow()));
-        match self.door.cast(request).await {
+        match self.door.cast(request, from).await {
             Ok(accepted) => Ok(Response::new(status::receipt(&accepted))),
             Err(refusal) => Err(status::status(&refusal)),
         }
     }
 
     fn cast_votes(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outcomes>, Status> {
+        let from = self.network(&request);
         let (metadata, _, messages) = request.into_parts();
         if metadata.contains_key(IDEMPOTENCY_KEY) {
             let detail = "is for a single vote; on a stream each vote carries its own vote_id";
@@ -69,8 +72,15 @@ impl VoteService {
             self.door.refuse(&refusal);
             return Err(status::status(&refusal));
         }
-        let line = Line::new(self.door);
+        let line = Line::new(self.door, from);
         Ok(Response::new(Outcomes::new(messages, line, traceparent(&metadata), self.shutdown)))
+    }
+
+    /// Where a call came from.
+    fn network<T>(&self, request: &Request<T>) -> Option<Network> {
+        // A line that is no text is no address either.
+        let forwarded = request.metadata().get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("?"));
+        self.door.network(request.remote_addr(), forwarded)
     }
 }
 

@@ -29,7 +29,6 @@ use service::{
     door::MeteredDoor,
     http::{self, ServeError},
 };
-use votes::Door;
 
 /// Serves the door until shutdown, then lets open requests finish. `bound` is told the address.
 ///
@@ -37,7 +36,7 @@ use votes::Door;
 /// If the address can't be bound.
 pub async fn run(
     address: SocketAddr,
-    door: Door,
+    door: MeteredDoor,
     shutdown: CancellationToken,
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
@@ -50,7 +49,7 @@ pub async fn run(
 /// If the address can't be bound.
 pub async fn run_with(
     address: SocketAddr,
-    door: Door,
+    door: MeteredDoor,
     patience: Patience,
     shutdown: CancellationToken,
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
@@ -58,9 +57,9 @@ pub async fn run_with(
     http::serve("rest", stage(door, patience), address, shutdown, bound).await
 }
 
-fn stage(door: Door, patience: Patience) -> Rocket<Build> {
+fn stage(door: MeteredDoor, patience: Patience) -> Rocket<Build> {
     http::rocket()
-        .manage(MeteredDoor::new(door))
+        .manage(door)
         .manage(patience)
         .manage(openapi::document())
         .mount("/", routes![welcome, single::cast_vote, batch::cast_votes, openapi::openapi])

@@ -6,6 +6,7 @@
 //! | one typed configuration: flags over environment over file | [`config`] |
 //! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
 //! | whose request it is where proxies stand before a door | [`client`] |
+//! | who sends most of a door's traffic | `traffic` |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
@@ -23,6 +24,7 @@ pub mod health;
 pub mod http;
 pub mod program;
 pub mod telemetry;
+mod traffic;
 
 pub use config::{Config, ConfigError};
 pub use health::Health;
