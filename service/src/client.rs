@@ -52,7 +52,7 @@ fn address(entry: &str) -> Option<IpAddr> {
 
 /// The list as it is configured: one text with commas, as flags and the environment have it, or a list of texts.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a list of addresses and networks, like 10.0.0.0/8 or 192.0.2.7")]
+#[serde(untagged, expecting = "give a list of addresses and networks, like 10.0.0.0/8 or 192.0.2.7")]
 enum Listed {
     Text(String),
     List(Vec<String>),
@@ -227,6 +227,6 @@ mod tests {
             assert!(error.contains("give one like"), "{wrong}: {error}");
         }
         assert!(read(json!(["10.0.0.1,10.0.0.2"])).is_err());
-        assert!(read(json!(10)).unwrap_err().contains("a list of addresses"));
+        assert!(read(json!(10)).unwrap_err().contains("give a list of addresses"));
     }
 }
