@@ -131,7 +131,8 @@ pub struct Line {
     places: VecDeque<Place>,
     casting: usize,
     from: Option<Network>,
-    /// Votes, and the voters among them, that the traffic does not know of yet: they are noted together.
+    /// Votes, and the voters among them, that the traffic does not know of yet: they are noted together, when the next
+    /// outcome is asked for. Whoever waits has asked, so none is lost when a client leaves.
     unnoted: u64,
     voters: Vec<VoterHash>,
 }
@@ -220,12 +221,5 @@ impl Line {
         if self.unnoted > 0 {
             self.door.traffic.note(mem::take(&mut self.unnoted), self.from, self.voters.drain(..));
         }
-    }
-}
-
-impl Drop for Line {
-    /// The log may have what a client that left had cast.
-    fn drop(&mut self) {
-        self.note();
     }
 }
