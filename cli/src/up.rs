@@ -8,7 +8,8 @@ use consumer::Keeping;
 use serde::Serialize;
 use service::{
     CancellationToken, Config, Context, Health,
-    config::CommonFlags,
+    config::{CommonFlags, DoorFlags},
+    door::MeteredDoor,
     health::{Latch, Weight},
     program::{self, Failure, Outcome},
     telemetry::Metrics,
@@ -31,6 +32,9 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    before: DoorFlags,
     /// Where the REST producer listens [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,8 +114,9 @@ impl System {
         self.shutdown.run_until_cancelled(open).await.transpose()
     }
 
-    fn door(&self, kind: DoorKind, queue: &Arc<dyn VoteQueue>) -> Door {
-        Door::new(kind, Arc::clone(&self.contests), self.secret.clone(), Arc::clone(queue))
+    fn door(&self, kind: DoorKind, queue: &Arc<dyn VoteQueue>) -> MeteredDoor {
+        let door = Door::new(kind, Arc::clone(&self.contests), self.secret.clone(), Arc::clone(queue));
+        MeteredDoor::new(door, self.config.trusted_proxies.clone())
     }
 
     async fn rest(self, latch: Latch) -> Outcome {

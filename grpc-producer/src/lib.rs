@@ -21,7 +21,6 @@ use std::{error::Error, net::SocketAddr, time::Duration};
 use ::service::{CancellationToken, Health, door::MeteredDoor, http::ServeError, requests::GrpcRequests};
 use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
-use votes::Door;
 
 use crate::service::VoteService;
 
@@ -41,7 +40,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// If the listener fails.
 pub async fn run(
     listener: TcpListener,
-    door: Door,
+    door: MeteredDoor,
     health: Health,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -63,7 +62,7 @@ pub async fn run(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_header_list_size(16 * 1024)
         .layer(requests.clone())
-        .add_service(VoteService::new(MeteredDoor::new(door), requests, shutdown.clone()))
+        .add_service(VoteService::new(door, requests, shutdown.clone()))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)

@@ -7,7 +7,8 @@ use clap::Parser;
 use serde::Serialize;
 use service::{
     Config, Context,
-    config::CommonFlags,
+    config::{CommonFlags, DoorFlags},
+    door::MeteredDoor,
     health::Weight,
     program::{self, Outcome},
 };
@@ -23,6 +24,9 @@ struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    before: DoorFlags,
     /// Where it listens [default: 127.0.0.1:50051]
     #[arg(long = "listen", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,6 +50,7 @@ async fn serve(context: Context) -> Outcome {
         return Ok(());
     };
     let door = Door::new(DoorKind::Grpc, contests, secret, Arc::clone(&queue));
+    let door = MeteredDoor::new(door, config.trusted_proxies);
     let listener = program::listen("grpc", config.grpc).await?;
     drop(starting);
     let outcome = grpc_producer::run(listener, door, health, shutdown).await;

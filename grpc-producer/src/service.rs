@@ -8,6 +8,7 @@ use std::{convert::Infallible, marker::PhantomData, time::Duration};
 
 use ::service::{
     CancellationToken,
+    client::{FORWARDED_FOR, Network},
     door::{Line, MeteredDoor},
     requests::GrpcRequests,
 };
@@ -53,6 +54,7 @@ impl VoteService {
     }
 
     async fn cast_vote(self, request: Request<Streaming<Bytes>>) -> Result<Response<CastVoteResponse>, Status> {
+        let from = self.network(&request);
         let (metadata, _, mut messages) = request.into_parts();
         let read = async {
             let vote = read_only(&mut messages).await?;
@@ -62,7 +64,7 @@ impl VoteService {
         };
         let slow = || Refusal::new(Reason::SlowBody, format!("the vote did not come within {PATIENCE:?}"));
         let request = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(slow()));
-        match self.door.cast(request).await {
+        match self.door.cast(request, from).await {
             Ok(accepted) => {
                 let receipt = status::receipt(&accepted);
                 self.requests.method(CAST_VOTE).sized(None, Some(receipt.encoded_len()));
@@ -73,6 +75,7 @@ impl VoteService {
     }
 
     fn cast_votes(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outcomes>, Status> {
+        let from = self.network(&request);
         let (metadata, _, messages) = request.into_parts();
         if metadata.contains_key(IDEMPOTENCY_KEY) {
             let detail = "is for a single vote; on a stream each vote carries its own vote_id";
@@ -80,8 +83,15 @@ impl VoteService {
             self.door.refuse(&refusal);
             return Err(status::status(&refusal));
         }
-        let line = Line::new(self.door);
+        let line = Line::new(self.door, from);
         Ok(Response::new(Outcomes::new(messages, line, traceparent(&metadata), self.shutdown)))
+    }
+
+    /// Where a call came from.
+    fn network<T>(&self, request: &Request<T>) -> Option<Network> {
+        // A line that is no text is no address either.
+        let forwarded = request.metadata().get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("?"));
+        self.door.network(request.remote_addr(), forwarded)
     }
 }
 

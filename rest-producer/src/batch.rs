@@ -48,7 +48,8 @@ pub(crate) async fn cast_votes(
     patience: &State<Patience>,
 ) -> Answer {
     let mut body = Body::new(body, **patience);
-    let mut batch = Batch { line: Line::new((*door).clone()), receipts: Receipts::new(), retryable: None };
+    let line = Line::new((*door).clone(), headers.network);
+    let mut batch = Batch { line, receipts: Receipts::new(), retryable: None };
     let end = batch.read(&headers, &mut body).await;
     while let Some(outcome) = batch.line.next().await {
         batch.push(outcome);

@@ -5,6 +5,10 @@ use rocket::{
     http::MediaType,
     request::{FromRequest, Outcome},
 };
+use service::{
+    client::{FORWARDED_FOR, Network},
+    door::MeteredDoor,
+};
 use votes::{Reason, Refusal, VoteRequest};
 
 use crate::split::Framing;
@@ -15,6 +19,8 @@ pub(crate) struct VoteHeaders<'r> {
     content_encoding: Option<&'r str>,
     idempotency_keys: Vec<&'r str>,
     traceparent: Option<&'r str>,
+    /// Where the request came from.
+    pub(crate) network: Option<Network>,
 }
 
 #[rocket::async_trait]
@@ -23,11 +29,13 @@ impl<'r> FromRequest<'r> for VoteHeaders<'r> {
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
         let headers = request.headers();
+        let door = request.rocket().state::<MeteredDoor>();
         Outcome::Success(Self {
             content_type: headers.get_one("Content-Type"),
             content_encoding: headers.get_one("Content-Encoding"),
             idempotency_keys: headers.get("Idempotency-Key").collect(),
             traceparent: headers.get_one("traceparent"),
+            network: door.and_then(|door| door.network(request.remote(), headers.get(FORWARDED_FOR))),
         })
     }
 }

@@ -30,7 +30,6 @@ use service::{
     http::{self, ServeError},
     requests::HttpRequests,
 };
-use votes::Door;
 
 /// Serves the door until shutdown, then lets open requests finish. `bound` is told the address.
 ///
@@ -38,7 +37,7 @@ use votes::Door;
 /// If the address can't be bound.
 pub async fn run(
     address: SocketAddr,
-    door: Door,
+    door: MeteredDoor,
     shutdown: CancellationToken,
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
@@ -51,7 +50,7 @@ pub async fn run(
 /// If the address can't be bound.
 pub async fn run_with(
     address: SocketAddr,
-    door: Door,
+    door: MeteredDoor,
     patience: Patience,
     shutdown: CancellationToken,
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
@@ -59,10 +58,10 @@ pub async fn run_with(
     http::serve("rest", stage(door, patience), address, shutdown, bound).await
 }
 
-fn stage(door: Door, patience: Patience) -> Rocket<Build> {
+fn stage(door: MeteredDoor, patience: Patience) -> Rocket<Build> {
     http::rocket()
         .attach(HttpRequests::new("rest"))
-        .manage(MeteredDoor::new(door))
+        .manage(door)
         .manage(patience)
         .manage(openapi::document())
         .mount("/", routes![welcome, single::cast_vote, batch::cast_votes, openapi::openapi])

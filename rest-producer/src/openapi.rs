@@ -172,13 +172,15 @@ fn number_or_text(description: &str, number: ObjectBuilder) -> Schema {
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
+    use service::{client::TrustedProxies, door::MeteredDoor};
     use votes::{DoorKind, fake::FakeQueue};
 
     use super::*;
 
-    #[test]
-    fn every_route_is_documented_and_every_documented_path_is_a_route() {
+    #[tokio::test]
+    async fn every_route_is_documented_and_every_documented_path_is_a_route() {
         let door = votes::Door::new(DoorKind::Rest, Arc::default(), None, FakeQueue::new());
+        let door = MeteredDoor::new(door, TrustedProxies::default());
         let rocket = crate::stage(door, crate::Patience::default());
         let routes: BTreeSet<_> =
             rocket.routes().map(|route| format!("{} {}", route.method, route.uri.path())).collect();

@@ -36,7 +36,7 @@ pub(crate) async fn cast_vote(
     patience: &State<Patience>,
 ) -> Result<(Status, RawJson<Vec<u8>>), Problem> {
     let request = read(&headers, Body::new(body, **patience)).await;
-    let accepted = door.cast(request).await?;
+    let accepted = door.cast(request, headers.network).await?;
     let mut json = Vec::with_capacity(receipt::TYPICAL_BYTES);
     receipt::write(&mut json, &accepted);
     Ok((Status::Accepted, RawJson(json)))

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use votes::{Contest, ContestId, Contests, Retention, UnixMillis, VoterSecret, VotesPerVoter};
 
+use crate::client::TrustedProxies;
+
 /// The file that is read if `--config` names none and it exists.
 const DEFAULT_FILE: &str = "ovation.toml";
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub results_grpc: SocketAddr,
     /// Where the admin endpoints listen.
     pub admin: SocketAddr,
+    /// Proxies whose word on a client's address is taken: addresses and networks.
+    pub trusted_proxies: TrustedProxies,
     /// A file with the secret under which voters are hashed. The embedded log makes and keeps one of its own.
     pub secret_file: Option<PathBuf>,
     /// How much of the vote log is kept once it is counted; all if absent.
@@ -161,6 +165,15 @@ pub struct StoreFlags {
     pub book: Option<String>,
 }
 
+/// What stands before a door.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct DoorFlags {
+    /// Proxies that tell a client's address in X-Forwarded-For: addresses and networks, with commas [default: none]
+    #[arg(long, value_name = "NETWORKS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_proxies: Option<String>,
+}
+
 impl Config {
     /// The defaults, with the admin port of the program.
     fn defaults(admin_port: u16) -> Self {
@@ -175,6 +188,7 @@ impl Config {
             results: local(8080),
             results_grpc: local(50052),
             admin: local(admin_port),
+            trusted_proxies: TrustedProxies::default(),
             secret_file: None,
             log_retention: None,
             book_retention: None,

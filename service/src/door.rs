@@ -3,6 +3,8 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    mem,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -10,17 +12,27 @@ use std::{
 };
 
 use metrics::{Counter, Histogram};
-use votes::{Accepted, Casting, Door, Reason, Refusal, VoteRequest};
+use votes::{Accepted, Casting, Door, Reason, Refusal, VoteRequest, VoterHash};
+
+use crate::{
+    client::{Network, TrustedProxies},
+    traffic::Traffic,
+};
 
 /// What became of one vote.
 pub type Outcome = Result<Accepted, Refusal>;
 
 /// A door whose outcomes are measured: `ovation_votes_total{door,outcome}`, where the outcome is `accepted` or the slug of
-/// the reason, and `ovation_cast_seconds{door}`, from the cast to the receipt.
+/// the reason, and `ovation_cast_seconds{door}`, from the cast to the receipt. It also sees
+/// which voter and which network most votes come from: `ovation_heavy_hitter_ratio{door,kind}`. All votes that could be read
+/// count there, refused or not, since what is wrong with traffic often is refused; voters as far as the rules of the
+/// contest let their votes in, as nobody else's hash is known.
 #[derive(Clone)]
 pub struct MeteredDoor {
     door: Door,
     meters: Arc<Meters>,
+    traffic: Arc<Traffic>,
+    proxies: TrustedProxies,
 }
 
 /// The handles, looked up once: a lookup by name and labels costs more than a vote's validation.
@@ -31,8 +43,11 @@ struct Meters {
 }
 
 impl MeteredDoor {
-    /// Measures a door. The process's metrics must be set up before.
-    pub fn new(door: Door) -> Self {
+    /// Measures a door that stands behind these proxies. The process's metrics must be set up before.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn new(door: Door, proxies: TrustedProxies) -> Self {
         let name = door.kind().as_str();
         let counter = |outcome| metrics::counter!("ovation_votes_total", "door" => name, "outcome" => outcome);
         metrics::describe_counter!("ovation_votes_total", "Votes cast, by door and outcome");
@@ -46,21 +61,51 @@ impl MeteredDoor {
             refused: Reason::ALL.map(|reason| counter(reason.slug())),
             cast_seconds: metrics::histogram!("ovation_cast_seconds", "door" => name),
         };
-        Self { door, meters: Arc::new(meters) }
+        Self { door, meters: Arc::new(meters), traffic: Traffic::new(name), proxies }
     }
 
-    /// Casts one vote and waits for its receipt.
+    /// The network that a request came from, by its peer's address and the lines of its
+    /// [`FORWARDED_FOR`](crate::client::FORWARDED_FOR).
+    pub fn network<'a>(
+        &self,
+        peer: Option<SocketAddr>,
+        forwarded: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Network> {
+        Some(self.proxies.client(peer?.ip(), forwarded).into())
+    }
+
+    /// Ends the current minute of traffic now and tells of it, for tests that have no minute.
+    pub fn end_window(&self) {
+        self.traffic.end_window();
+    }
+
+    /// Casts one vote, which came from this network, and waits for its receipt.
     ///
     /// # Errors
     /// The refusal of the reader of the vote, or of the [door](Door::cast).
-    pub async fn cast(&self, request: Result<VoteRequest, Refusal>) -> Outcome {
+    pub async fn cast(&self, request: Result<VoteRequest, Refusal>, from: Option<Network>) -> Outcome {
         let begun = Instant::now();
         let outcome = match request {
-            Ok(request) => self.door.cast(request).await,
+            Ok(request) => {
+                let (voter, casting) = self.submit(request);
+                self.traffic.note(1, from, voter);
+                match casting {
+                    Ok(casting) => casting.await,
+                    Err(refusal) => Err(refusal),
+                }
+            }
             Err(refusal) => Err(refusal),
         };
         self.measure(begun, &outcome);
         outcome
+    }
+
+    /// Hands a vote to the log, and says whose it is if it was let in.
+    fn submit(&self, request: VoteRequest) -> (Option<VoterHash>, Result<Casting, Refusal>) {
+        match self.door.admit(request) {
+            Ok(vote) => (vote.voter, self.door.publish(vote)),
+            Err(refusal) => (None, Err(refusal)),
+        }
     }
 
     /// Counts a refusal of something that never was a vote of its own.
@@ -85,6 +130,11 @@ pub struct Line {
     door: MeteredDoor,
     places: VecDeque<Place>,
     casting: usize,
+    from: Option<Network>,
+    /// Votes, and the voters among them, that the traffic does not know of yet: they are noted together, when the next
+    /// outcome is asked for. Whoever waits has asked, so none is lost when a client leaves.
+    unnoted: u64,
+    voters: Vec<VoterHash>,
 }
 
 enum Place {
@@ -100,9 +150,9 @@ impl Line {
     /// The most votes that stand in one line. It bounds what one client can hold of memory and of the queue.
     pub const LONGEST: usize = 2_000;
 
-    /// An empty line before a door.
-    pub fn new(door: MeteredDoor) -> Self {
-        Self { door, places: VecDeque::new(), casting: 0 }
+    /// An empty line before a door, for votes from this network.
+    pub fn new(door: MeteredDoor, from: Option<Network>) -> Self {
+        Self { door, places: VecDeque::new(), casting: 0, from, unnoted: 0, voters: Vec::new() }
     }
 
     /// Whether nobody stands in it.
@@ -122,7 +172,12 @@ impl Line {
     /// this line has none of its own to wait for is a full queue the vote's outcome.
     pub fn cast(&mut self, request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
         let begun = Instant::now();
-        let place = match request.and_then(|request| self.door.door.submit(request)) {
+        let is_readable = request.is_ok();
+        let (voter, casting) = match request {
+            Ok(request) => self.door.submit(request),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let place = match casting {
             Ok(casting) => {
                 self.casting += 1;
                 Place::Casting(begun, casting)
@@ -130,12 +185,15 @@ impl Line {
             Err(refusal) if refusal.reason == Reason::QueueFull && self.casting > 0 => return Err(Wait),
             Err(refusal) => Place::Refused(refusal),
         };
+        self.unnoted += u64::from(is_readable);
+        self.voters.extend(voter);
         self.places.push_back(place);
         Ok(())
     }
 
     /// The outcome of the vote that stands first; `None` if nobody does.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
+        self.note();
         let outcome = match self.places.front_mut() {
             Some(Place::Casting(_, casting)) => Some(ready!(Pin::new(casting).poll(context))),
             _ => None,
@@ -157,5 +215,11 @@ impl Line {
     /// As [`poll_next`](Self::poll_next). Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Outcome> {
         poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn note(&mut self) {
+        if self.unnoted > 0 {
+            self.door.traffic.note(mem::take(&mut self.unnoted), self.from, self.voters.drain(..));
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | one typed configuration: flags over environment over file | [`config`] |
 //! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
+//! | whose request it is where proxies stand before a door | [`client`] |
+//! | who sends most of a door's traffic | `traffic` |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | what is measured of every request | [`requests`] |
 //! | how full the machine is | `machine` |
@@ -15,6 +17,7 @@
 //! | SIGTERM, the order of leaving and its deadline | [`program`] |
 
 pub mod admin;
+pub mod client;
 pub mod config;
 mod connections;
 pub mod door;
@@ -25,6 +28,7 @@ mod machine;
 pub mod program;
 pub mod requests;
 pub mod telemetry;
+mod traffic;
 
 pub use config::{Config, ConfigError};
 pub use health::Health;

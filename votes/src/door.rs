@@ -56,8 +56,23 @@ impl Door {
     /// # Errors
     /// As `cast`. [`Reason::QueueFull`] comes from here only.
     pub fn submit(&self, request: VoteRequest) -> Result<Casting, Refusal> {
-        let now = UnixMillis::now();
-        let vote = Vote::admit(request, &self.contests, self.secret.as_ref(), self.kind, now)?;
+        self.publish(self.admit(request)?)
+    }
+
+    /// The first half of [`submit`](Self::submit), for whoever wants to know of the vote before it is handed over: asks
+    /// the rules.
+    ///
+    /// # Errors
+    /// As [`Vote::admit`].
+    pub fn admit(&self, request: VoteRequest) -> Result<Vote, Refusal> {
+        Vote::admit(request, &self.contests, self.secret.as_ref(), self.kind, UnixMillis::now())
+    }
+
+    /// The other half of `submit`: hands a vote that was admitted to the log.
+    ///
+    /// # Errors
+    /// [`Reason::QueueFull`] and [`Reason::LogUnavailable`].
+    pub fn publish(&self, vote: Vote) -> Result<Casting, Refusal> {
         let (vote_id, contest) = (vote.vote_id, vote.contest.clone());
         let partition = vote.key.partition(self.queue.partitions());
         match self.queue.publish(partition, vote) {

@@ -11,7 +11,7 @@ use prost::Message;
 use proto::v1::{
     CastVoteRequest, CastVotesResponse, VoteError, cast_votes_response::Outcome, vote_service_client::VoteServiceClient,
 };
-use service::{CancellationToken, Health, http::ServeError};
+use service::{CancellationToken, Health, client::TrustedProxies, door::MeteredDoor, http::ServeError};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::{
     Code, Status, Streaming,
@@ -34,6 +34,7 @@ pub(crate) struct TestDoor {
     pub(crate) shutdown: CancellationToken,
     pub(crate) server: JoinHandle<Result<(), ServeError>>,
     pub(crate) channel: Channel,
+    pub(crate) metered: MeteredDoor,
 }
 
 impl TestDoor {
@@ -42,15 +43,20 @@ impl TestDoor {
     }
 
     pub(crate) async fn open_with(health: Health) -> Self {
+        Self::open_behind(TrustedProxies::default(), health).await
+    }
+
+    pub(crate) async fn open_behind(proxies: TrustedProxies, health: Health) -> Self {
         let log = FakeQueue::new();
         let secret = VoterSecret::new(&[7; 32]).unwrap();
         let door = Door::new(DoorKind::Grpc, Arc::new(contests()), Some(secret), log.clone());
+        let metered = MeteredDoor::new(door, proxies);
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(grpc_producer::run(listener, door, health.clone(), shutdown.clone()));
+        let server = tokio::spawn(grpc_producer::run(listener, metered.clone(), health.clone(), shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { address, log, health, shutdown, server, channel }
+        Self { address, log, health, shutdown, server, channel, metered }
     }
 
     pub(crate) fn client(&self) -> VoteServiceClient<Channel> {

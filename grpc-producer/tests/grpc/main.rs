@@ -8,3 +8,4 @@ mod hostile;
 mod leaving;
 mod single;
 mod stream;
+mod traffic;

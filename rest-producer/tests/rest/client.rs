@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use rest_producer::Patience;
 use serde_json::Value;
-use service::{CancellationToken, http::ServeError};
+use service::{CancellationToken, client::TrustedProxies, door::MeteredDoor, http::ServeError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,6 +23,7 @@ pub(crate) struct TestDoor {
     pub(crate) log: Arc<FakeQueue>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) server: JoinHandle<Result<(), ServeError>>,
+    pub(crate) metered: MeteredDoor,
 }
 
 impl TestDoor {
@@ -31,15 +32,20 @@ impl TestDoor {
     }
 
     pub(crate) async fn open_with(patience: Patience) -> Self {
+        Self::open_behind(TrustedProxies::default(), patience).await
+    }
+
+    pub(crate) async fn open_behind(proxies: TrustedProxies, patience: Patience) -> Self {
         let log = FakeQueue::new();
         let secret = VoterSecret::new(&[7; 32]).unwrap();
         let door = Door::new(DoorKind::Rest, Arc::new(contests()), Some(secret), log.clone());
+        let metered = MeteredDoor::new(door, proxies);
         let shutdown = CancellationToken::new();
         let (bound, address) = oneshot::channel();
         let here = SocketAddr::from(([127, 0, 0, 1], 0));
         let bound = move |address| _ = bound.send(address);
-        let server = tokio::spawn(rest_producer::run_with(here, door, patience, shutdown.clone(), bound));
-        Self { address: address.await.unwrap(), log, shutdown, server }
+        let server = tokio::spawn(rest_producer::run_with(here, metered.clone(), patience, shutdown.clone(), bound));
+        Self { address: address.await.unwrap(), log, shutdown, server, metered }
     }
 
     pub(crate) async fn connect(&self) -> Client {

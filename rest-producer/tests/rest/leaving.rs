@@ -43,8 +43,7 @@ async fn a_vote_without_a_receipt_does_not_hold_the_door_for_long() {
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let door = TestDoor::open().await;
-    let log = votes::fake::FakeQueue::new();
-    let again = votes::Door::new(votes::DoorKind::Rest, std::sync::Arc::default(), None, log);
+    let again = door.metered.clone();
     let error = rest_producer::run(door.address, again, service::CancellationToken::new(), |_| ()).await.unwrap_err();
     assert!(error.to_string().contains(&door.address.to_string()), "{error}");
 }

@@ -8,3 +8,4 @@ mod hostile;
 mod leaving;
 mod openapi;
 mod single;
+mod traffic;
