@@ -12,15 +12,19 @@ use std::{
 use metrics::{Counter, Histogram};
 use votes::{Accepted, Casting, Door, Reason, Refusal, VoteRequest};
 
+use crate::traces::{self, Cast, Tracer};
+
 /// What became of one vote.
 pub type Outcome = Result<Accepted, Refusal>;
 
 /// A door whose outcomes are measured: `ovation_votes_total{door,outcome}`, where the outcome is `accepted` or the slug of
-/// the reason, and `ovation_cast_seconds{door}`, from the cast to the receipt.
+/// the reason, and `ovation_cast_seconds{door}`, from the cast to the receipt. If votes are traced, each has a span that is as
+/// long.
 #[derive(Clone)]
 pub struct MeteredDoor {
     door: Door,
     meters: Arc<Meters>,
+    tracer: Option<Tracer>,
 }
 
 /// The handles, looked up once: a lookup by name and labels costs more than a vote's validation.
@@ -31,7 +35,7 @@ struct Meters {
 }
 
 impl MeteredDoor {
-    /// Measures a door. The process's metrics must be set up before.
+    /// Measures a door. The process's telemetry must be set up before.
     pub fn new(door: Door) -> Self {
         let name = door.kind().as_str();
         let counter = |outcome| metrics::counter!("ovation_votes_total", "door" => name, "outcome" => outcome);
@@ -46,20 +50,20 @@ impl MeteredDoor {
             refused: Reason::ALL.map(|reason| counter(reason.slug())),
             cast_seconds: metrics::histogram!("ovation_cast_seconds", "door" => name),
         };
-        Self { door, meters: Arc::new(meters) }
+        Self { door, meters: Arc::new(meters), tracer: traces::tracer() }
     }
 
     /// Casts one vote and waits for its receipt.
     ///
     /// # Errors
     /// The refusal of the reader of the vote, or of the [door](Door::cast).
-    pub async fn cast(&self, request: Result<VoteRequest, Refusal>) -> Outcome {
-        let begun = Instant::now();
+    pub async fn cast(&self, mut request: Result<VoteRequest, Refusal>) -> Outcome {
+        let begun = self.begin(&mut request);
         let outcome = match request {
             Ok(request) => self.door.cast(request).await,
             Err(refusal) => Err(refusal),
         };
-        self.measure(begun, &outcome);
+        self.end(begun, &outcome);
         outcome
     }
 
@@ -68,13 +72,40 @@ impl MeteredDoor {
         self.meters.refused[refusal.reason as usize].increment(1);
     }
 
-    fn measure(&self, begun: Instant, outcome: &Outcome) {
+    /// What can't be read as a vote has no span: it may be anybody's.
+    fn begin(&self, request: &mut Result<VoteRequest, Refusal>) -> Begun {
+        let span = match (&self.tracer, request) {
+            (Some(tracer), Ok(request)) => tracer.cast(self.door.kind(), request),
+            _ => None,
+        };
+        Begun { at: Instant::now(), span }
+    }
+
+    fn end(&self, begun: Begun, outcome: &Outcome) {
         match outcome {
             Ok(_) => {
                 self.meters.accepted.increment(1);
-                self.meters.cast_seconds.record(begun.elapsed());
+                self.meters.cast_seconds.record(begun.at.elapsed());
             }
             Err(refusal) => self.refuse(refusal),
+        }
+        if let Some(span) = begun.span {
+            span.end(outcome);
+        }
+    }
+}
+
+/// What is measured of a vote on its way.
+struct Begun {
+    at: Instant,
+    span: Option<Box<Cast>>,
+}
+
+impl Begun {
+    /// It was not cast after all.
+    fn forget(self) {
+        if let Some(span) = self.span {
+            span.forget();
         }
     }
 }
@@ -88,8 +119,8 @@ pub struct Line {
 }
 
 enum Place {
-    Casting(Instant, Casting),
-    Refused(Refusal),
+    Casting(Begun, Casting),
+    Refused(Begun, Refusal),
 }
 
 /// The queue before the log is full, and some of the votes in it are of this line: take the next outcome, then cast again.
@@ -120,15 +151,18 @@ impl Line {
     /// # Errors
     /// [`Wait`] if the queue before the log is full while it has votes of this line. Nothing was cast then. Only where
     /// this line has none of its own to wait for is a full queue the vote's outcome.
-    pub fn cast(&mut self, request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
-        let begun = Instant::now();
+    pub fn cast(&mut self, mut request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
+        let begun = self.door.begin(&mut request);
         let place = match request.and_then(|request| self.door.door.submit(request)) {
             Ok(casting) => {
                 self.casting += 1;
                 Place::Casting(begun, casting)
             }
-            Err(refusal) if refusal.reason == Reason::QueueFull && self.casting > 0 => return Err(Wait),
-            Err(refusal) => Place::Refused(refusal),
+            Err(refusal) if refusal.reason == Reason::QueueFull && self.casting > 0 => {
+                begun.forget();
+                return Err(Wait);
+            }
+            Err(refusal) => Place::Refused(begun, refusal),
         };
         self.places.push_back(place);
         Ok(())
@@ -140,18 +174,16 @@ impl Line {
             Some(Place::Casting(_, casting)) => Some(ready!(Pin::new(casting).poll(context))),
             _ => None,
         };
-        Poll::Ready(match (self.places.pop_front(), outcome) {
+        let (begun, outcome) = match (self.places.pop_front(), outcome) {
             (Some(Place::Casting(begun, _)), Some(outcome)) => {
                 self.casting -= 1;
-                self.door.measure(begun, &outcome);
-                Some(outcome)
+                (begun, outcome)
             }
-            (Some(Place::Refused(refusal)), _) => {
-                self.door.refuse(&refusal);
-                Some(Err(refusal))
-            }
-            _ => None,
-        })
+            (Some(Place::Refused(begun, refusal)), _) => (begun, Err(refusal)),
+            _ => return Poll::Ready(None),
+        };
+        self.door.end(begun, &outcome);
+        Poll::Ready(Some(outcome))
     }
 
     /// As [`poll_next`](Self::poll_next). Nothing is lost if the future is dropped.
