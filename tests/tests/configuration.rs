@@ -59,7 +59,7 @@ fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "flood", "tally", "rate", "votes", "audit", "replay", "dead"] {
+    for command in ["up", "flood", "tally", "rate", "stats", "votes", "audit", "replay", "dead"] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ovation") && help.to_lowercase().contains("example"), "{command}: {help}");
     }
