@@ -36,6 +36,22 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
 
 /// Gets `path` of the service at `base`: the whole URL, and the body as it is.
 pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
+    let (url, status, body) = ask(base, path).await?;
+    if status != StatusCode::OK {
+        let problem = serde_json::from_slice::<Problem>(&body);
+        let detail = problem.map_or_else(|_| String::new(), |problem| format!("{}: {}", problem.title, problem.detail));
+        return Err(ClientError::Refused { url, status, detail });
+    }
+    Ok((url, body))
+}
+
+/// As [`get_bytes`], whatever the status is: where a body says the same in more words.
+pub(crate) async fn get_any(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
+    let (url, _, body) = ask(base, path).await?;
+    Ok((url, body))
+}
+
+async fn ask(base: &str, path: &str) -> Result<(String, StatusCode, Bytes), ClientError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|_| ClientError::Url(base.to_owned()))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -44,12 +60,7 @@ pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes),
     let (status, body) = fetch(&uri, host)
         .await
         .map_err(|error| ClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
-    if status != StatusCode::OK {
-        let problem = serde_json::from_slice::<Problem>(&body);
-        let detail = problem.map_or_else(|_| String::new(), |problem| format!("{}: {}", problem.title, problem.detail));
-        return Err(ClientError::Refused { url, status, detail });
-    }
-    Ok((url, body))
+    Ok((url, status, body))
 }
 
 async fn fetch(uri: &Uri, host: &str) -> Result<(StatusCode, Bytes), service::program::Failure> {

@@ -5,9 +5,11 @@ mod client;
 mod compare;
 mod dead;
 mod duration;
+mod exposition;
 mod flood;
 mod rate;
 mod replay;
+mod stats;
 mod tally;
 mod up;
 mod votes_query;
@@ -32,6 +34,7 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     Tally(tally::TallyArgs),
     Rate(rate::RateArgs),
+    Stats(stats::StatsArgs),
     Votes(votes_query::VotesArgs),
     Audit(audit::AuditArgs),
     Replay(replay::ReplayArgs),
@@ -48,7 +51,8 @@ fn main() -> ExitCode {
         Command::Flood(args) => on_runtime(async { Ok(flood::run(*args, stop_on_interrupt()).await) }),
         Command::Compare(args) => on_runtime(async { compare::run(*args, stop_on_interrupt()).await }),
         Command::Tally(args) => on_runtime(tally::run(args)),
-        Command::Rate(args) => on_runtime(rate::run(args)),
+        Command::Rate(args) => on_runtime(async { rate::run(args, stop_on_interrupt()).await }),
+        Command::Stats(args) => on_runtime(async { stats::run(args, stop_on_interrupt()).await }),
         Command::Votes(args) => on_runtime(votes_query::run(args)),
         Command::Audit(args) => on_runtime(audit::run(args)),
         Command::Replay(args) => on_runtime(replay::run(args)),
@@ -66,6 +70,18 @@ fn stop_on_interrupt() -> CancellationToken {
         }
     });
     stop
+}
+
+/// How a command ends that goes on until it is interrupted, or until nobody reads any more what it prints.
+fn interrupted(outcome: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    let is_unread = |failure: &Failure| {
+        let error = failure.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    match outcome {
+        Err(failure) if !is_unread(&failure) => Err(failure),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use service::CancellationToken;
+use service::{
+    CancellationToken,
+    traces::{self, Tracer},
+};
 use tokio::time::{Instant, sleep};
 use votes::{Batch, Counted, Counter, LogFacts, Partition, Progress, Stop, StoreError, VoteFeed};
 
@@ -34,7 +37,7 @@ pub(crate) async fn run(
     keeping: Keeping,
     stop: CancellationToken,
 ) {
-    let task = Task { partition, feed, counter, meters };
+    let task = Task { partition, feed, counter, meters, tracer: traces::tracer() };
     let mut keeper = Keeper::new(partition, keeping);
     let mut back_off = *BACK_OFF.start();
     while !stop.is_cancelled() {
@@ -73,6 +76,7 @@ struct Task {
     feed: Arc<dyn VoteFeed>,
     counter: Counter,
     meters: Meters,
+    tracer: Option<Tracer>,
 }
 
 impl Task {
@@ -110,7 +114,12 @@ impl Task {
             let begun = Instant::now();
             let (to, size) = (batch.to, batch.records.len());
             self.bury(&batch).await?;
-            match self.counter.count(progress, batch).await? {
+            let span = self.tracer.as_ref().and_then(|tracer| tracer.count(&batch));
+            let outcome = self.counter.count(progress, batch).await;
+            if let Some(span) = span {
+                span.end(&outcome);
+            }
+            match outcome? {
                 Counted::Done { progress: counted, votes, duplicates } => {
                     let age = self.meters.counted(size, begun.elapsed(), &votes, duplicates);
                     states.counted(self.partition, to, age);

@@ -7,6 +7,7 @@
 //! | who follows a contest, and what they hear | `watch.rs` |
 //! | the standing of a contest | `tally.rs`, and as a stream of events `stream.rs` |
 //! | leading albums, votes by time, the votes themselves | `albums.rs`, `rates.rs`, `book.rs` |
+//! | up to when nothing is still to be counted | `settled.rs` |
 //! | a request's query, read strictly | `parameters.rs` |
 //! | the standings as metrics | `metrics.rs` |
 //! | `ovation.v1.ResultsService` | `grpc.rs` |
@@ -21,6 +22,7 @@ mod openapi;
 mod page;
 mod parameters;
 mod rates;
+mod settled;
 mod shared;
 mod stores;
 mod stream;
@@ -115,6 +117,7 @@ fn routes() -> Vec<Route> {
         stream::tally_stream,
         albums::albums,
         rates::rates,
+        rates::settled_rates,
         book::find_votes,
         openapi::document,
     ]

@@ -12,7 +12,15 @@ use crate::{albums, book, rates, stream, tally};
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Ovation results", description = "How contests stand, live, and every vote that was counted."),
-    paths(tally::contests, tally::tally, stream::tally_stream, albums::albums, rates::rates, book::find_votes)
+    paths(
+        tally::contests,
+        tally::tally,
+        stream::tally_stream,
+        albums::albums,
+        rates::rates,
+        rates::settled_rates,
+        book::find_votes
+    )
 )]
 struct Document;
 
@@ -85,6 +93,19 @@ pub(crate) struct RateWindow {
     start: i64,
     /// The votes accepted in it.
     votes: u64,
+}
+
+/// The votes of windows that no vote can join any more.
+#[derive(ToSchema)]
+pub(crate) struct SettledRates {
+    /// The first window's start: Unix time in milliseconds, UTC.
+    #[schema(example = 1_763_750_000_000_i64)]
+    from: i64,
+    /// The last window's end. Nothing is settled yet if it is `from`.
+    #[schema(example = 1_763_750_001_000_i64)]
+    before: i64,
+    /// Those that have votes, by time.
+    windows: Vec<RateWindow>,
 }
 
 #[cfg(test)]

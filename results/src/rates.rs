@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use rocket::{State, get, serde::json::Json};
+use serde::Serialize;
 use service::http::Problem;
-use votes::{RateWindow, Refusal, UnixMillis, Window};
+use votes::{RateWindow, Refusal, StoreError, UnixMillis, Window};
 
 use crate::{
     openapi,
@@ -46,6 +47,77 @@ pub(crate) async fn rates(
     let contest = contest.map(|contest| stores.contest(Some(&contest))).transpose()?;
     let (from, to) = range(every, last, UnixMillis::now())?;
     stores.rates(contest, every, from, to).await.map(Json).map_err(|error| unavailable(&error))
+}
+
+/// Windows that no vote can join any more.
+#[derive(Serialize)]
+pub(crate) struct SettledRates {
+    from: UnixMillis,
+    before: UnixMillis,
+    windows: Vec<RateWindow>,
+}
+
+/// Votes by window, of windows that no vote can join any more, for whoever follows them.
+///
+/// A window is settled when it has been over for a while and counting has passed all that was on the vote log then: some
+/// seconds after its end, and later while counting is behind. Ask on with `from` as the last answer's `before`.
+#[utoipa::path(
+    tag = "rates",
+    params(
+        ("every" = Option<String>, Query, description = "A window's size: `10ms`, `1s` or `1m`; `1s` if absent", example = "1s"),
+        ("from" = Option<i64>, Query, description = "Unix time in milliseconds, no longer ago than windows are kept (`10ms` for 15 minutes, `1s` for 24 hours)"),
+        ("last" = Option<String>, Query, description = "In place of `from`: how far back, as for `/v1/rates`. Without either it begins with the window of now", example = "60s"),
+        ("contest" = Option<String>, Query, description = "Only this contest", example = "bands"),
+    ),
+    responses(
+        (status = 200, description = "Settled windows, at most 100 000", body = openapi::SettledRates),
+        (status = 404, description = "There is no such contest", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store can't be read now", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+#[get("/v1/rates/settled?<parameters..>")]
+pub(crate) async fn settled_rates(
+    mut parameters: Parameters<'_>,
+    stores: &State<Arc<Stores>>,
+) -> Result<Json<SettledRates>, Problem> {
+    let every = parameters.take("every")?.unwrap_or(Window::Second);
+    let last = parameters.take::<Span>("last")?;
+    let from = parameters.take::<i64>("from")?.map(UnixMillis);
+    let contest = parameters.take::<String>("contest")?;
+    parameters.end()?;
+    let contest = contest.map(|contest| stores.contest(Some(&contest))).transpose()?;
+    let from = begin(every, from, last, UnixMillis::now())?;
+    let failed = |error: StoreError| unavailable(&error);
+    let nothing = SettledRates { from, before: from, windows: Vec::new() };
+    let Some(mark) = stores.settled().await.map_err(failed)? else { return Ok(Json(nothing)) };
+    let most = UnixMillis(from.0.saturating_add(MAX_WINDOWS * every.millis()));
+    let before = every.start(mark.before).min(most);
+    if before <= from {
+        return Ok(Json(nothing));
+    }
+    let windows = stores.rates(contest, every, from, before).await.map_err(failed)?;
+    if !stores.still_has(&mark).await.map_err(failed)? {
+        return Ok(Json(nothing));
+    }
+    Ok(Json(SettledRates { from, before, windows }))
+}
+
+/// The start of the first settled window that is asked for.
+fn begin(every: Window, from: Option<UnixMillis>, last: Option<Span>, now: UnixMillis) -> Result<UnixMillis, Refusal> {
+    match (from, last) {
+        (Some(_), Some(_)) => Err(Refusal::field("from", "is given, and so is last; give one of them")),
+        (None, Some(last)) => Ok(range(every, last, now)?.0),
+        (None, None) => Ok(every.start(now)),
+        (Some(from), None) => {
+            let oldest = UnixMillis(every.kept_for().map_or(0, |kept| now.0 - Span::from(kept).millis()));
+            if from < oldest {
+                let detail = format!("is before {oldest}; windows of {every} are not kept longer");
+                return Err(Refusal::field("from", detail));
+            }
+            Ok(every.start(from))
+        }
+    }
 }
 
 /// The windows from the one that has `now - last` to the one that has `now`, half-open.

@@ -14,11 +14,15 @@ use rocket::http::Status;
 use service::http::Problem;
 use tokio::{sync::Semaphore, time::timeout};
 use votes::{
-    AlbumVotes, Book, ContestId, Contests, LoggedVote, Partition, RateWindow, Reason, Refusal, StoreError, TOP_BANDS,
-    Tallies, UnixMillis, VoteFeed, VoteQuery, Window,
+    AlbumVotes, Book, ContestId, Contests, LoggedVote, Offset, Partition, RateWindow, Reason, Refusal, StoreError,
+    TOP_BANDS, Tallies, UnixMillis, VoteFeed, VoteQuery, Window,
 };
 
-use crate::{shared::Shared, tally::Standing};
+use crate::{
+    settled::{Mark, Settlement},
+    shared::Shared,
+    tally::Standing,
+};
 
 /// How long a store may take to answer a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +60,7 @@ pub(crate) struct Stores {
     silent: Mutex<BTreeSet<&'static str>>,
     tallies_questions: Arc<Semaphore>,
     book_questions: Arc<Semaphore>,
+    settlement: Mutex<Settlement>,
 }
 
 impl Stores {
@@ -68,6 +73,7 @@ impl Stores {
             silent: Mutex::default(),
             tallies_questions: Arc::new(Semaphore::new(QUESTIONS)),
             book_questions: Arc::new(Semaphore::new(QUESTIONS)),
+            settlement: Mutex::default(),
         }
     }
 
@@ -108,15 +114,41 @@ impl Stores {
     ///
     /// While the log does not answer it takes no votes either, so its last known end stands.
     pub(crate) async fn accepted(&self, processed: u64) -> Result<u64, StoreError> {
-        let feed = &self.sources.feed;
-        let bounds = (0..feed.partitions()).map(|partition| feed.bounds(Partition(partition)));
-        let ends = async { Ok(try_join_all(bounds).await?.iter().map(|bounds| bounds.end.0).sum()) };
-        let ends = self.ends.read(self.ask(LOG, ENDS_TIMEOUT, ends)).await;
+        let ends = async { Ok(self.log_ends().await?.iter().map(|end| end.0).sum()) };
+        let ends = self.ends.read(ends).await;
         let mut known = self.known_end.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(ends) = ends {
             *known = Some(ends);
         }
         known.map_or(ends, Ok).map(|ends| ends.max(processed))
+    }
+
+    /// The log's end in each partition.
+    async fn log_ends(&self) -> Result<Vec<Offset>, StoreError> {
+        let feed = &self.sources.feed;
+        let bounds = (0..feed.partitions()).map(|partition| feed.bounds(Partition(partition)));
+        let bounds = self.ask(LOG, ENDS_TIMEOUT, try_join_all(bounds)).await?;
+        Ok(bounds.into_iter().map(|bounds| bounds.end).collect())
+    }
+
+    /// How far each partition is in the tallies.
+    async fn positions(&self) -> Result<Vec<Offset>, StoreError> {
+        let tallies = &self.sources.tallies;
+        let positions = (0..self.sources.feed.partitions()).map(|partition| tallies.position(Partition(partition)));
+        self.ask(TALLIES, ANSWER_TIMEOUT, try_join_all(positions)).await
+    }
+
+    /// The latest moment of which it is known that every vote accepted before it is counted.
+    pub(crate) async fn settled(&self) -> Result<Option<Mark>, StoreError> {
+        let now = UnixMillis::now();
+        let mark = Mark::new(now, self.log_ends().await?);
+        let positions = self.positions().await?;
+        Ok(self.settlement.lock().unwrap_or_else(PoisonError::into_inner).look(mark, &positions))
+    }
+
+    /// Whether the tallies still have what was settled: they may have been lost meanwhile.
+    pub(crate) async fn still_has(&self, mark: &Mark) -> Result<bool, StoreError> {
+        Ok(mark.is_passed(&self.positions().await?))
     }
 
     /// Waits until the tallies' version is another than `seen`.

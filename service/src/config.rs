@@ -9,6 +9,7 @@ use figment::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tonic::codegen::http::Uri;
 use votes::{Contest, ContestId, Contests, Retention, UnixMillis, VoterSecret, VotesPerVoter};
 
 use crate::client::TrustedProxies;
@@ -52,6 +53,10 @@ pub struct Config {
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Where traces of votes go; they are not traced if absent.
+    pub traces: Option<Collector>,
+    /// The share of votes that are traced, of those whose client did not decide.
+    pub traces_ratio: Ratio,
     /// The contests; `bands`, open to any name, if there are none.
     pub contests: BTreeMap<ContestId, ContestSection>,
 }
@@ -64,6 +69,64 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// The gRPC endpoint of an OTLP collector, like `http://127.0.0.1:4317`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Collector(String);
+
+impl Collector {
+    /// Its URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Collector {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        let uri = url.parse::<Uri>().ok();
+        let is_bare = |uri: &Uri| uri.path_and_query().is_none_or(|rest| rest.as_str() == "/");
+        match uri.as_ref().and_then(|uri| uri.scheme_str()) {
+            Some("http") if uri.as_ref().is_some_and(is_bare) => Ok(Self(url)),
+            Some("https") => Err("TLS is not spoken here; give the collector beside this process, by http".to_owned()),
+            _ => Err(format!("{url:?} is no gRPC endpoint of a collector; give one like http://127.0.0.1:4317")),
+        }
+    }
+}
+
+impl From<Collector> for String {
+    fn from(collector: Collector) -> Self {
+        collector.0
+    }
+}
+
+/// A share of something, 0 to 1.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Ratio(f64);
+
+impl Ratio {
+    /// The number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Ratio {
+    type Error = String;
+
+    fn try_from(ratio: f64) -> Result<Self, String> {
+        if (0.0..=1.0).contains(&ratio) { Ok(Self(ratio)) } else { Err(format!("{ratio} is not 0 to 1")) }
+    }
+}
+
+impl From<Ratio> for f64 {
+    fn from(ratio: Ratio) -> Self {
+        ratio.0
+    }
 }
 
 /// `[contests.NAME]`.
@@ -130,6 +193,10 @@ pub struct CommonFlags {
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
+    /// Trace votes, to this gRPC endpoint of an OTLP collector, like <http://127.0.0.1:4317> [default: not traced]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<String>,
     /// A file with the secret under which voters are hashed
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,6 +262,8 @@ impl Config {
             queue_votes: 20_000,
             log: "info".into(),
             log_format: LogFormat::Text,
+            traces: None,
+            traces_ratio: Ratio(1.0),
             contests: BTreeMap::new(),
         }
     }

@@ -19,6 +19,8 @@ use crate::{
     traffic::Traffic,
 };
 
+use crate::traces::{self, Cast, Tracer};
+
 /// What became of one vote.
 pub type Outcome = Result<Accepted, Refusal>;
 
@@ -27,12 +29,15 @@ pub type Outcome = Result<Accepted, Refusal>;
 /// which voter and which network most votes come from: `ovation_heavy_hitter_ratio{door,kind}`. All votes that could be read
 /// count there, refused or not, since what is wrong with traffic often is refused; voters as far as the rules of the
 /// contest let their votes in, as nobody else's hash is known.
+///
+/// If votes are traced, each has a span that is as long as the cast.
 #[derive(Clone)]
 pub struct MeteredDoor {
     door: Door,
     meters: Arc<Meters>,
     traffic: Arc<Traffic>,
     proxies: TrustedProxies,
+    tracer: Option<Tracer>,
 }
 
 /// The handles, looked up once: a lookup by name and labels costs more than a vote's validation.
@@ -43,7 +48,7 @@ struct Meters {
 }
 
 impl MeteredDoor {
-    /// Measures a door that stands behind these proxies. The process's metrics must be set up before.
+    /// Measures a door that stands behind these proxies. The process's telemetry must be set up before.
     ///
     /// # Panics
     /// Outside of a runtime.
@@ -61,7 +66,7 @@ impl MeteredDoor {
             refused: Reason::ALL.map(|reason| counter(reason.slug())),
             cast_seconds: metrics::histogram!("ovation_cast_seconds", "door" => name),
         };
-        Self { door, meters: Arc::new(meters), traffic: Traffic::new(name), proxies }
+        Self { door, meters: Arc::new(meters), traffic: Traffic::new(name), proxies, tracer: traces::tracer() }
     }
 
     /// The network that a request came from, by its peer's address and the lines of its
@@ -83,8 +88,8 @@ impl MeteredDoor {
     ///
     /// # Errors
     /// The refusal of the reader of the vote, or of the [door](Door::cast).
-    pub async fn cast(&self, request: Result<VoteRequest, Refusal>, from: Option<Network>) -> Outcome {
-        let begun = Instant::now();
+    pub async fn cast(&self, mut request: Result<VoteRequest, Refusal>, from: Option<Network>) -> Outcome {
+        let begun = self.begin(&mut request);
         let outcome = match request {
             Ok(request) => {
                 let (voter, casting) = self.submit(request);
@@ -96,7 +101,7 @@ impl MeteredDoor {
             }
             Err(refusal) => Err(refusal),
         };
-        self.measure(begun, &outcome);
+        self.end(begun, &outcome);
         outcome
     }
 
@@ -113,13 +118,40 @@ impl MeteredDoor {
         self.meters.refused[refusal.reason as usize].increment(1);
     }
 
-    fn measure(&self, begun: Instant, outcome: &Outcome) {
+    /// What can't be read as a vote has no span: it may be anybody's.
+    fn begin(&self, request: &mut Result<VoteRequest, Refusal>) -> Begun {
+        let span = match (&self.tracer, request) {
+            (Some(tracer), Ok(request)) => tracer.cast(self.door.kind(), request),
+            _ => None,
+        };
+        Begun { at: Instant::now(), span }
+    }
+
+    fn end(&self, begun: Begun, outcome: &Outcome) {
         match outcome {
             Ok(_) => {
                 self.meters.accepted.increment(1);
-                self.meters.cast_seconds.record(begun.elapsed());
+                self.meters.cast_seconds.record(begun.at.elapsed());
             }
             Err(refusal) => self.refuse(refusal),
+        }
+        if let Some(span) = begun.span {
+            span.end(outcome);
+        }
+    }
+}
+
+/// What is measured of a vote on its way.
+struct Begun {
+    at: Instant,
+    span: Option<Box<Cast>>,
+}
+
+impl Begun {
+    /// It was not cast after all.
+    fn forget(self) {
+        if let Some(span) = self.span {
+            span.forget();
         }
     }
 }
@@ -138,8 +170,8 @@ pub struct Line {
 }
 
 enum Place {
-    Casting(Instant, Casting),
-    Refused(Refusal),
+    Casting(Begun, Casting),
+    Refused(Begun, Refusal),
 }
 
 /// The queue before the log is full, and some of the votes in it are of this line: take the next outcome, then cast again.
@@ -170,8 +202,8 @@ impl Line {
     /// # Errors
     /// [`Wait`] if the queue before the log is full while it has votes of this line. Nothing was cast then. Only where
     /// this line has none of its own to wait for is a full queue the vote's outcome.
-    pub fn cast(&mut self, request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
-        let begun = Instant::now();
+    pub fn cast(&mut self, mut request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
+        let begun = self.door.begin(&mut request);
         let is_readable = request.is_ok();
         let (voter, casting) = match request {
             Ok(request) => self.door.submit(request),
@@ -182,8 +214,11 @@ impl Line {
                 self.casting += 1;
                 Place::Casting(begun, casting)
             }
-            Err(refusal) if refusal.reason == Reason::QueueFull && self.casting > 0 => return Err(Wait),
-            Err(refusal) => Place::Refused(refusal),
+            Err(refusal) if refusal.reason == Reason::QueueFull && self.casting > 0 => {
+                begun.forget();
+                return Err(Wait);
+            }
+            Err(refusal) => Place::Refused(begun, refusal),
         };
         self.unnoted += u64::from(is_readable);
         self.voters.extend(voter);
@@ -198,18 +233,16 @@ impl Line {
             Some(Place::Casting(_, casting)) => Some(ready!(Pin::new(casting).poll(context))),
             _ => None,
         };
-        Poll::Ready(match (self.places.pop_front(), outcome) {
+        let (begun, outcome) = match (self.places.pop_front(), outcome) {
             (Some(Place::Casting(begun, _)), Some(outcome)) => {
                 self.casting -= 1;
-                self.door.measure(begun, &outcome);
-                Some(outcome)
+                (begun, outcome)
             }
-            (Some(Place::Refused(refusal)), _) => {
-                self.door.refuse(&refusal);
-                Some(Err(refusal))
-            }
-            _ => None,
-        })
+            (Some(Place::Refused(begun, refusal)), _) => (begun, Err(refusal)),
+            _ => return Poll::Ready(None),
+        };
+        self.door.end(begun, &outcome);
+        Poll::Ready(Some(outcome))
     }
 
     /// As [`poll_next`](Self::poll_next). Nothing is lost if the future is dropped.

@@ -10,6 +10,7 @@
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | what is measured of every request | [`requests`] |
 //! | how full the machine is | `machine` |
+//! | a vote's way, as spans for a collector | [`traces`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
 //! | how a Rocket server starts, answers errors and drains | [`http`] |
 //! | the connections before it, and their bounds | `connections` |
@@ -28,6 +29,7 @@ mod machine;
 pub mod program;
 pub mod requests;
 pub mod telemetry;
+pub mod traces;
 mod traffic;
 
 pub use config::{Config, ConfigError};

@@ -17,6 +17,7 @@ use crate::{
     health::Latch,
     machine,
     telemetry::{self, Metrics},
+    traces,
 };
 
 /// The longest that leaving may take.
@@ -24,6 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 
 /// How much longer the process waits for whoever does not even give its thread back.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How long the collector of traces may take for the last ones.
+const LAST_TRACES: Duration = Duration::from_secs(1);
 
 /// Threads for reading files: a few more than partitions are read at once. Each costs memory.
 const MAX_BLOCKING_THREADS: usize = 16;
@@ -105,7 +109,11 @@ async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(
     tokio::pin!(admin, services, signals);
 
     let outcome = tokio::select! {
-        outcome = &mut services => outcome,
+        outcome = async {
+            let outcome = services.await;
+            traces::flush(LAST_TRACES).await;
+            outcome
+        } => outcome,
         outcome = &mut admin => Err(outcome.err().map_or_else(|| "the admin endpoints stopped".into(), Into::into)),
         outcome = async {
             signals.await?;

@@ -1,4 +1,4 @@
-//! Logs and metrics of a process.
+//! Logs, metrics and traces of a process.
 
 use std::{
     future::Future,
@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     ConfigError,
     config::{Config, LogFormat},
+    traces,
 };
 
 /// Upper bounds of latency histograms, in seconds.
@@ -99,10 +100,10 @@ impl Metrics {
     }
 }
 
-/// Sets up logs, on standard error, and metrics. Once per process, within its runtime, before anything is logged.
+/// Sets up logs, on standard error, metrics and traces. Once per process, within its runtime, before anything is logged.
 ///
 /// # Errors
-/// If the log filter can't be read.
+/// If the log filter or the traces' URL is of no use.
 pub fn init(config: &Config) -> Result<Metrics, ConfigError> {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log)).map_err(|error| {
         ConfigError::new("log", format!("{error}; give a level like `info` or `info,consumer=debug`"))
@@ -123,6 +124,7 @@ pub fn init(config: &Config) -> Result<Metrics, ConfigError> {
         "CPU time of the process; process_cpu_seconds_total counts whole seconds"
     );
     tokio::spawn(metrics.clone().fold());
+    traces::init(config, program())?;
     Ok(metrics)
 }
 

@@ -30,6 +30,11 @@ fn a_bad_value_is_named_with_its_key() {
         (refused("trusted_proxies = [\"10.0.0.0/33\"]", &[], &[]), "trusted_proxies"),
         (refused("", &["--trusted-proxies", "10.0.0.0/8,,::1"], &[]), "trusted_proxies"),
         (refused("", &[], &[("OVATION_TRUSTED_PROXIES", "10.0.0.0/8,ingress")]), "trusted_proxies"),
+        (refused("", &["--traces", "collector:4317"], &[]), "traces"),
+        (refused("traces = \"https://collector:4317\"", &[], &[]), "traces"),
+        (refused("", &[], &[("OVATION_TRACES", "http://collector:4317/v1/traces")]), "OVATION_TRACES"),
+        (refused("traces_ratio = 1.5", &[], &[]), "traces_ratio"),
+        (refused("", &[], &[("OVATION_TRACES_RATIO", "half")]), "OVATION_TRACES_RATIO"),
         (refused("unknown = 1", &[], &[]), "unknown"),
         (refused("queue = \"pulsar://x\"", &[], &[]), "queue"),
         (refused("", &["--tally", "redis"], &[]), "tally"),
@@ -57,7 +62,7 @@ fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "flood", "tally", "rate", "votes", "audit", "replay", "dead"] {
+    for command in ["up", "flood", "tally", "rate", "stats", "votes", "audit", "replay", "dead"] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ovation") && help.to_lowercase().contains("example"), "{command}: {help}");
     }

@@ -365,18 +365,19 @@ impl Book for MongoBook {
         Ok(forgotten)
     }
 
-    /// What the server says of the database: the documents as they are, not as they are compressed.
+    /// The documents of the database, not as they are compressed.
     async fn size(&self) -> Result<u64, StoreError> {
         bounded(async {
             let stats = self.database.run_command(doc! { "dbStats": 1 }).await.map_err(driver)?;
-            let bytes = |field| match stats.get(field) {
+            // Whatever type the server chose. Files and indexes don't shrink when documents leave, so they tell nothing.
+            let bytes = match stats.get("dataSize") {
                 Some(Bson::Double(bytes)) => *bytes,
                 Some(Bson::Int32(bytes)) => f64::from(*bytes),
                 Some(Bson::Int64(bytes)) => *bytes as f64,
-                _ => 0.0,
+                other => return Err(failed(format!("the server says {other:?} of how large the documents are"))),
             };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
-            Ok((bytes("dataSize") + bytes("indexSize")) as u64)
+            Ok(bytes as u64)
         })
         .await
     }

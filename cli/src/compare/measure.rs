@@ -1,6 +1,6 @@
 //! One measurement: a flood of one door, and what it cost the door's process.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use hdrhistogram::Histogram;
 use hyper::Uri;
@@ -10,6 +10,7 @@ use service::{CancellationToken, program::Failure};
 use super::CompareArgs;
 use crate::{
     client,
+    exposition::Exposition,
     flood::{self, Protocol, Rate},
 };
 
@@ -69,13 +70,8 @@ impl Doors {
     pub(super) async fn cost(&self, door: Protocol) -> Result<Cost, Failure> {
         let (_, admin) = self.of(door);
         let (url, text) = client::get_bytes(admin, "/metrics").await?;
-        let text = String::from_utf8_lossy(&text);
-        let values: HashMap<&str, f64> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
-            .collect();
-        let value = |name: &str| values.get(name).copied().ok_or_else(|| format!("{url} has no {name}"));
+        let told = Exposition::parse(&String::from_utf8_lossy(&text));
+        let value = |name: &str| told.sum(name, None).ok_or_else(|| format!("{url} has no {name}"));
         Ok(Cost {
             // Elsewhere than on Linux there are whole seconds only.
             cpu_seconds: value("ovation_cpu_microseconds_total")

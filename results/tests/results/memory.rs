@@ -59,6 +59,8 @@ struct Data {
     book: Vec<LoggedVote>,
     ends: [u64; PARTITIONS as usize],
     processed: u64,
+    /// Of the first partition.
+    uncounted: u64,
 }
 
 /// A vote for a band in the contest `bands`.
@@ -125,7 +127,20 @@ impl Memory {
 
     /// Accepts votes that are not counted.
     pub(crate) fn accept(&self, votes: u64) {
-        self.data().ends[0] += votes;
+        let mut data = self.data();
+        data.ends[0] += votes;
+        data.uncounted += votes;
+    }
+
+    /// Counts what was accepted so far, as repeats of others.
+    pub(crate) fn catch_up(&self) {
+        self.data().uncounted = 0;
+    }
+
+    /// Forgets how far it has counted.
+    pub(crate) fn lose_positions(&self) {
+        let mut data = self.data();
+        data.uncounted = data.ends[0];
     }
 
     /// Forgets the newest records of the log, as a log does whose last writes were not seen yet.
@@ -186,8 +201,11 @@ impl Memory {
 
 #[async_trait]
 impl Tallies for Memory {
-    async fn position(&self, _: Partition) -> Result<Offset, StoreError> {
-        unimplemented!("results don't count")
+    async fn position(&self, partition: Partition) -> Result<Offset, StoreError> {
+        self.check_tallies()?;
+        let data = self.data();
+        let index = usize::from(partition.0);
+        Ok(Offset(data.ends[index].saturating_sub(if index == 0 { data.uncounted } else { 0 })))
     }
 
     async fn add(&self, _: Partition, _: Offset, _: Offset, _: Counts) -> Result<Added, StoreError> {

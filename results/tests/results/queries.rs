@@ -82,6 +82,11 @@ async fn a_wrong_parameter_is_named() {
         ("rates?every=1m&last=366d", "last"),
         ("rates?last=9223372036854775807d", "last"),
         ("rates?evry=1s", "evry"),
+        ("rates/settled?from=yesterday", "from"),
+        ("rates/settled?from=0", "from"),
+        ("rates/settled?every=1m&from=-1", "from"),
+        ("rates/settled?from=1763750000000&last=60s", "from"),
+        ("rates/settled?last=25h", "last"),
         ("rates?every=1s&every=1m", "every"),
         ("rates?contest=No+Slug", "contest"),
         ("votes?limit=0", "limit"),
@@ -144,6 +149,41 @@ async fn rates_count_votes_by_the_time_they_were_accepted() {
     let minutes = windows(&minutes);
     assert_eq!(minutes.iter().map(|(_, votes)| votes).sum::<u64>(), 5);
     assert!(minutes.is_sorted() && minutes.iter().all(|(start, _)| (start + second) % 60_000 == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_settled_once_all_that_was_accepted_is_counted() {
+    let server = start().await;
+    let now = UnixMillis::now();
+    let second = |ago: i64| UnixMillis((now.0 - ago * 1_000).div_euclid(1_000) * 1_000);
+    server.memory.count_votes(vec![
+        (vote_for("Queen"), second(20)),
+        (vote_for("Queen"), UnixMillis(second(20).0 + 999)),
+        (vote_for("Queen"), second(10)),
+        (vote_for("Queen"), now),
+    ]);
+    // One is on the log that may be of any of these windows.
+    server.memory.accept(1);
+    let path = format!("/v1/rates/settled?from={}", second(20).0);
+    let ask = async || server.get(&path).await.json();
+    let nothing = json!({"from": second(20), "before": second(20), "windows": []});
+    assert_eq!(ask().await, nothing);
+    server.memory.catch_up();
+    let settled = ask().await;
+    let windows = json!([{"start": second(20), "votes": 2}, {"start": second(10), "votes": 1}]);
+    assert_eq!((&settled["from"], &settled["windows"]), (&json!(second(20)), &windows));
+    let before = settled["before"].as_i64().unwrap();
+    assert_eq!(before % 1_000, 0);
+    // The votes of the last seconds may still be on their way to the log.
+    assert!(before <= UnixMillis::now().0 - 3_000 && before > second(5).0, "{before}");
+    // Tallies that were lost have less than was told.
+    server.memory.lose_positions();
+    assert_eq!(ask().await, nothing);
+    server.memory.catch_up();
+    assert_eq!(ask().await["windows"], windows);
+    let beginning = server.get("/v1/rates/settled?every=1m").await.json();
+    assert_eq!((&beginning["from"], &beginning["windows"]), (&beginning["before"], &json!([])));
+    assert_eq!(server.get("/v1/rates/settled?contest=films").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

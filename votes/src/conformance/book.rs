@@ -231,4 +231,8 @@ pub async fn votes_take_room(book: Store) {
     book.insert((0..2_000).map(|n| logged(n, P, n)).collect()).await.unwrap();
     let room = book.size().await.unwrap() - before;
     assert!((100_000..10_000_000).contains(&room), "{room} bytes for 2 000 votes");
+    assert!(book.summarise(P, Offset(0), summary(2_000, &[])).await.unwrap());
+    book.forget(P).await.unwrap();
+    let left = book.size().await.unwrap().saturating_sub(before);
+    assert!(left < room / 2, "{left} bytes of {room} are left when all votes have expired");
 }

@@ -1,0 +1,283 @@
+//! The system as those see it who watch it: Prometheus, the dashboards' queries, Alertmanager.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::{free_port, get, program_named, run, stack::Stack};
+
+/// The first of the servers' ports: below those of other tests.
+const PORT: u16 = 19_800;
+
+/// Far longer than a quickened alert takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Hears what Alertmanager tells: the receiver, the alert and whether it fires.
+struct Webhook {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<(String, String, String)>>>,
+}
+
+impl Webhook {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, heard) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let hears = Arc::clone(&heard);
+        thread::spawn(move || listener.incoming().flatten().for_each(|client| hear(client, &hears)));
+        Self { address, heard }
+    }
+
+    /// How many notices there are of an alert with this status.
+    fn count(&self, alert: &str, status: &str) -> usize {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().filter(|(_, name, now)| name == alert && now == status).count()
+    }
+}
+
+fn hear(client: TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
+    let mut reader = BufReader::new(client.try_clone().unwrap());
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_ascii_lowercase()),
+        }
+    }
+    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let receiver = lines[0].split(' ').nth(1).unwrap().to_owned();
+    let told: Value = serde_json::from_slice(&body).unwrap();
+    for alert in told["alerts"].as_array().unwrap() {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (name, status) = (text(&alert["labels"]["alertname"]), text(&alert["status"]));
+        heard.lock().unwrap().push((receiver.clone(), name, status));
+    }
+    let _ = (&client).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+}
+
+/// One of the programs, killed when dropped.
+struct Program {
+    name: &'static str,
+    flags: Vec<String>,
+    child: Child,
+}
+
+impl Program {
+    fn start(folder: &Path, name: &'static str, flags: Vec<String>) -> Self {
+        let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log"))).unwrap();
+        let child = Command::new(program_named(name)).args(&flags).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { name, flags, child }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// All programs on all servers, watched.
+struct Watched {
+    stack: Stack,
+    webhook: Webhook,
+    programs: Vec<Program>,
+    rest: SocketAddr,
+    grpc: SocketAddr,
+    results: SocketAddr,
+    /// Of the REST door, the gRPC door, the consumer and the results.
+    admin: [SocketAddr; 4],
+}
+
+impl Watched {
+    fn start(folder: &Path) -> Self {
+        let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (rest, grpc, results, results_grpc) = (free(), free(), free(), free());
+        let admin = [free(), free(), free(), free()];
+        let webhook = Webhook::start();
+        let stack = Stack::watched(&folder.join("servers"), PORT, &admin, webhook.address);
+        let flags = |admin: SocketAddr, own: &[(&str, SocketAddr)]| {
+            let mut flags: Vec<String> = stack.urls.flags().map(str::to_owned).into();
+            for (flag, address) in [&[("--admin", admin)], own].concat() {
+                flags.extend([flag.to_owned(), address.to_string()]);
+            }
+            flags
+        };
+        let programs = vec![
+            Program::start(folder, "rest-producer", flags(admin[0], &[("--listen", rest)])),
+            Program::start(folder, "grpc-producer", flags(admin[1], &[("--listen", grpc)])),
+            Program::start(folder, "consumer", flags(admin[2], &[])),
+            Program::start(folder, "results", flags(admin[3], &[("--listen", results), ("--grpc", results_grpc)])),
+        ];
+        let system = Self { stack, webhook, programs, rest, grpc, results, admin };
+        for admin in admin {
+            wait_for("the programs to be ready", || ureq::get(&format!("http://{admin}/readyz")).call().is_ok());
+        }
+        system
+    }
+
+    fn prometheus(&self) -> String {
+        format!("http://127.0.0.1:{}", self.stack.port + 8)
+    }
+
+    /// The one number of a query.
+    fn ask(&self, query: &str) -> Option<f64> {
+        let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = get(&format!("{}/api/v1/query?query={query}", self.prometheus()));
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+
+    /// The alerts that fire now.
+    fn firing(&self) -> BTreeSet<String> {
+        let alerts = get(&format!("{}/api/v1/alerts", self.prometheus()));
+        let alerts = alerts["data"]["alerts"].as_array().unwrap();
+        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
+        firing.map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn flood(&self, protocol: &str) -> u64 {
+        let url = match protocol {
+            "rest" => format!("http://{}", self.rest),
+            _ => format!("http://{}", self.grpc),
+        };
+        let flood = run(&["flood", "--protocol", protocol, "--url", &url, "--rate", "300", "--for", "30s", "--json"]);
+        tests::json(&flood)["acknowledged"].as_u64().unwrap()
+    }
+
+    fn total(&self) -> u64 {
+        get(&format!("http://{}/v1/contests/bands/tally", self.results))["total"].as_u64().unwrap()
+    }
+
+    /// Votes until told to stop, as people do whatever happens.
+    fn trickle(&self) -> Arc<AtomicBool> {
+        let (is_over, url) = (Arc::new(AtomicBool::new(false)), format!("http://{}/v1/votes", self.rest));
+        let over = Arc::clone(&is_over);
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let _ = ureq::post(&url).send_json(json!({ "name": "Can" }));
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        is_over
+    }
+
+    /// Breaks something, waits until its alert is delivered, mends it, and waits until that is delivered, too.
+    fn alerts(&mut self, alert: &str, break_it: impl FnOnce(&mut Self), mend: impl FnOnce(&mut Self)) {
+        wait_for("quiet", || !self.firing().contains(alert));
+        let (fired, resolved) = (self.webhook.count(alert, "firing"), self.webhook.count(alert, "resolved"));
+        break_it(self);
+        wait_for(alert, || self.webhook.count(alert, "firing") > fired);
+        mend(self);
+        wait_for(&format!("{alert} to be resolved"), || self.webhook.count(alert, "resolved") > resolved);
+    }
+
+    fn restart_consumer(&mut self, folder: &Path) {
+        let consumer = self.programs.iter_mut().find(|program| program.name == "consumer").unwrap();
+        *consumer = Program::start(folder, "consumer", consumer.flags.clone());
+    }
+}
+
+/// What a process tells at `/metrics`.
+fn metrics(admin: SocketAddr) -> String {
+    ureq::get(&format!("http://{admin}/metrics")).call().unwrap().body_mut().read_to_string().unwrap()
+}
+
+fn cpu_micros(admin: SocketAddr) -> u64 {
+    let metrics = metrics(admin);
+    let cpu = metrics.lines().find_map(|line| line.strip_prefix("ovation_cpu_microseconds_total "));
+    cpu.unwrap().parse().unwrap()
+}
+
+#[test]
+fn everything_is_seen_from_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = Watched::start(folder.path());
+    for store in ["vote log", "tallies", "book"] {
+        wait_for("every store to be seen", || {
+            system.ask(&format!("min(ovation_check_up{{check=\"{store}\"}})")) == Some(1.0)
+        });
+    }
+
+    let before: Vec<u64> = system.admin.map(cpu_micros).into();
+    let begun = Instant::now();
+    let acknowledged = thread::scope(|scope| {
+        let floods = ["rest", "grpc"].map(|protocol| scope.spawn(|| system.flood(protocol)));
+        floods.map(|flood| flood.join().unwrap()).iter().sum::<u64>()
+    });
+    wait_for("all votes to be counted", || system.total() == acknowledged);
+    let used: u64 = system.admin.map(cpu_micros).iter().zip(before).map(|(after, before)| after - before).sum();
+    let flooded = begun.elapsed();
+
+    // Every panel, and the sums.
+    let check = Command::new(tests::stack::root().join("grafana/check"))
+        .args(["--prometheus", &system.prometheus(), "--scrape", "1", "--range", "60", "--without-history"])
+        .output()
+        .unwrap();
+    assert!(
+        check.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&check.stdout),
+        String::from_utf8_lossy(&check.stderr)
+    );
+    for query in [
+        "sum(ovation_tally_votes)",
+        "sum(ovation_counted_votes_total)",
+        "sum(ovation_votes_total{outcome=\"accepted\"})",
+    ] {
+        wait_for(query, || system.ask(query) == Some(acknowledged as f64));
+    }
+
+    // Few series, and cheap ones: of a scrape each 5 s.
+    let (mut costs, scrapes) = (0, 100);
+    for admin in system.admin {
+        let series = metrics(admin).lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        assert!(series < 2_000, "{series} series");
+        let before = cpu_micros(admin);
+        (0..scrapes).for_each(|_| drop(metrics(admin)));
+        costs += cpu_micros(admin) - before;
+    }
+    let share = costs as f64 / f64::from(scrapes) / 5.0 / (used as f64 / flooded.as_secs_f64());
+    println!("metrics cost {:.2} % of the flood's CPU", share * 100.0);
+    // Ten times what is promised of an optimised build on an idle machine.
+    assert!(share < 0.1, "{share}");
+
+    // What breaks is told, and that it is well again.
+    let trickle = system.trickle();
+    for (server, alert) in
+        [("redis", "OvationTalliesDown"), ("mongo", "OvationBookDown"), ("kafka", "OvationVoteLogDown")]
+    {
+        system.alerts(alert, |system| system.stack.kill(server), |system| system.stack.start(server));
+    }
+    let consumer =
+        |system: &mut Watched| system.programs.iter_mut().find(|program| program.name == "consumer").unwrap().kill();
+    system.alerts("OvationConsumerMissing", consumer, |system| system.restart_consumer(folder.path()));
+    trickle.store(true, Ordering::Relaxed);
+}
