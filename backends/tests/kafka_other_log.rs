@@ -71,7 +71,7 @@ impl System {
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let task = tokio::spawn({
             let (health, shutdown) = (health.clone(), shutdown.clone());
-            async move { consumer::run(feed, counter, Keeping::all(), health, shutdown, || ()).await.unwrap() }
+            async move { consumer::run(feed, counter, Keeping::default(), health, shutdown, || ()).await.unwrap() }
         });
         self.consumer = Some(Consumer { health, shutdown, task });
     }

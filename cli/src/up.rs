@@ -152,10 +152,7 @@ impl System {
             let (book, tallies) = try_join!(self.stores.book(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
             // Last, as whoever joins the group gets partitions.
             let feed = self.stores.feed(Weight::Helpful).await?;
-            let keeping = Keeping {
-                log: self.config.log_retention,
-                book: self.config.book_retention.map(|retention| (retention, Arc::clone(&book))),
-            };
+            let keeping = Keeping::new(self.config.log_retention, self.config.book_retention, &book);
             Ok((feed, Counter::new(book, tallies), keeping))
         };
         let Some((feed, counter, keeping)) = self.opened(open).await? else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! The program `consumer`: counting alone.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use backends::Stores;
 use clap::Parser;
@@ -42,10 +42,7 @@ async fn serve(context: Context) -> Outcome {
         let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
         // Last, as whoever joins the group gets partitions.
         let feed = stores.feed(Weight::Helpful).await?;
-        let keeping = Keeping {
-            log: config.log_retention,
-            book: config.book_retention.map(|retention| (retention, Arc::clone(&book))),
-        };
+        let keeping = Keeping::new(config.log_retention, config.book_retention, &book);
         Ok::<_, Failure>((feed, Counter::new(book, tallies), keeping))
     };
     let Some((feed, counter, keeping)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };

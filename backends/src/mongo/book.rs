@@ -1,6 +1,9 @@
 //! The port.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use mongodb::{
@@ -19,7 +22,7 @@ use uuid::Uuid;
 use super::{
     bounded,
     connect::{self, counted},
-    document::{int64, of_repeat, read_checkpoint, read_offset, read_place, read_repeat, read_vote},
+    document::{int64, of_repeat, read_checkpoint, read_place, read_repeat, read_vote},
     failed,
     insert::{DUPLICATE_KEY, Inserter, refused},
     problem, summary,
@@ -78,16 +81,16 @@ impl MongoBook {
     }
 
     /// The votes below the cut-off that a repeat at or after it repeats.
-    async fn held(&self, partition: Partition, cut_off: Offset) -> Result<Vec<i64>, StoreError> {
+    async fn held(&self, partition: Partition, cut_off: Offset) -> Result<HashSet<Offset>, StoreError> {
         let later = doc! {
             "partition": i32::from(partition.0),
             "offset": { "$gte": int64(cut_off) },
             "of": { "$lt": int64(cut_off) },
         };
         let mut cursor = self.repeats.find(later).await.map_err(driver)?;
-        let mut held = Vec::new();
+        let mut held = HashSet::new();
         while cursor.advance().await.map_err(driver)? {
-            held.push(int64(read_repeat(cursor.current())?.of));
+            held.insert(read_repeat(cursor.current())?.of);
         }
         Ok(held)
     }
@@ -98,19 +101,24 @@ impl MongoBook {
         partition: Partition,
         from: Offset,
         cut_off: Offset,
-        held: &[i64],
+        held: &HashSet<Offset>,
     ) -> Result<Option<(u64, Offset)>, StoreError> {
         let partition = i32::from(partition.0);
         let old = doc! { "partition": partition, "offset": { "$gte": int64(from), "$lt": int64(cut_off) } };
         let options = FindOptions::builder().sort(doc! { "offset": 1 }).limit(FORGET_CHUNK);
-        let options = options.projection(doc! { "offset": 1 }).build();
+        let options = options.projection(doc! { "partition": 1, "offset": 1 }).build();
         let mut cursor = self.votes.find(old).with_options(options).await.map_err(driver)?;
-        let mut last = None;
+        let (mut last, mut keys) = (None, Vec::new());
         while cursor.advance().await.map_err(driver)? {
-            last = Some(read_offset(cursor.current())?);
+            let (key, place) = read_place(cursor.current())?;
+            last = Some(place.offset);
+            if !held.contains(&place.offset) {
+                keys.push(key.to_owned());
+            }
         }
         let Some(last) = last else { return Ok(None) };
-        let old = doc! { "partition": partition, "offset": { "$gte": int64(from), "$lte": int64(last), "$nin": held } };
+        // A ballot that was deleted meanwhile may stand again, at a later place.
+        let old = doc! { "_id": { "$in": keys }, "partition": partition, "offset": { "$lt": int64(cut_off) } };
         let deleted = self.votes.delete_many(old).await.map_err(driver)?.deleted_count;
         Ok(Some((deleted, last.next())))
     }

@@ -102,11 +102,6 @@ pub(super) fn read_repeat(document: &RawDocument) -> Result<Repeat, StoreError> 
     read().map_err(|problem: String| unreadable(document, &problem))
 }
 
-/// Reads an offset alone.
-pub(super) fn read_offset(document: &RawDocument) -> Result<Offset, StoreError> {
-    offset(document, "offset").map_err(|problem| unreadable(document, &problem))
-}
-
 /// An offset as it is stored. Logs have no greater ones than this type.
 pub(super) fn int64(offset: Offset) -> i64 {
     i64::try_from(offset.0).unwrap_or(i64::MAX)
