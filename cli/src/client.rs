@@ -14,7 +14,7 @@ const MAX_ANSWER: usize = 64 << 20;
 pub(crate) enum ClientError {
     #[error("{0:?} is no URL of an Ovation service; give one like http://127.0.0.1:8080")]
     Url(String),
-    #[error("can't reach {url}: {problem}; is `ovation up` running, and is this its results address?")]
+    #[error("can't reach {url}: {problem}; does it run, and is this the right address?")]
     Unreachable { url: String, problem: String },
     #[error("{url} answered {status}: {detail}")]
     Refused { url: String, status: StatusCode, detail: String },

@@ -19,8 +19,8 @@ use crate::{Failure, client, duration};
 /// How far one looks back if nothing else is said.
 const DEFAULT_LAST: Duration = Duration::from_mins(1);
 
-/// The most periods of a sparkline.
-const SPARKLINE: usize = 60;
+/// The most periods of a sparkline: a line of --follow fits into 80 columns.
+const SPARKLINE: usize = 30;
 
 /// Show how many votes were accepted in each period
 #[derive(Args)]
