@@ -7,7 +7,7 @@ use tokio::{sync::Mutex, time::Instant};
 use votes::{Book, Counter, CutOff, Partition, Progress, Retention, StoreError, VoteFeed};
 
 /// How often a partition looks whether something has to leave.
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(500);
 
 /// Votes may be older than they should by this part of their age: seldom and much, since an audit begins anew when something
 /// expires.

@@ -40,8 +40,8 @@ const LEAST: (Duration, u64) = (Duration::from_secs(1), 1_000_000);
 /// A store of bounded size that is fuller than the first share of its bound is emptied to the second: early, since votes go on
 /// coming in and only what is counted may leave; seldom and much, since an
 /// audit begins anew when something expires.
-const FULL: f64 = 0.6;
-const EMPTIED: f64 = 0.4;
+const FULL: f64 = 0.5;
+const EMPTIED: f64 = 0.3;
 
 impl Retention {
     /// Of `records` that are part of a store which takes `used` bytes and may take `bytes`, how many to keep; `None` if all.
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn a_store_within_its_bound_keeps_all() {
-        assert_eq!(Retention::kept(1_000, 600.0, 500), None);
-        assert_eq!(Retention::kept(1_000, 1_000.0, 500), Some(200));
-        assert_eq!(Retention::kept(1_000, 2_000.0, 500), Some(100));
+        assert_eq!(Retention::kept(1_000, 500.0, 500), None);
+        assert_eq!(Retention::kept(1_000, 1_000.0, 500), Some(150));
+        assert_eq!(Retention::kept(1_000, 2_000.0, 500), Some(75));
         assert_eq!(Retention::kept(1_000, 0.0, 0), None);
     }
 
