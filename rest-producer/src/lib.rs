@@ -23,7 +23,10 @@ mod split;
 use std::net::SocketAddr;
 
 pub use body::Patience;
-use rocket::{Build, Rocket, get, routes};
+use rocket::{
+    Build, Rocket, get, routes,
+    shield::{NoSniff, Shield},
+};
 use service::{
     CancellationToken,
     door::MeteredDoor,
@@ -59,7 +62,10 @@ pub async fn run_with(
 }
 
 fn stage(door: MeteredDoor, patience: Patience) -> Rocket<Build> {
+    // Of Rocket's headers for browsers only the one that means something for JSON: each costs every answer.
+    let shield = Shield::new().enable(NoSniff::default());
     http::rocket()
+        .attach(shield)
         .attach(HttpRequests::new("rest"))
         .manage(door)
         .manage(patience)

@@ -16,9 +16,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     body::{Frame, Incoming},
-    header::HeaderValue,
+    header::{HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -102,7 +102,8 @@ async fn connection(client: Arc<Client>, stream: TcpStream, remote: SocketAddr, 
     }
 }
 
-type Answer = Response<Either<Full<Bytes>, StreamBody<ReceiverStream<Result<Frame<Bytes>, std::io::Error>>>>>;
+type Body = Either<Full<Bytes>, StreamBody<ReceiverStream<Result<Frame<Bytes>, std::io::Error>>>>;
+type Answer = Response<Body>;
 
 async fn answer(
     client: Arc<Client>,
@@ -151,21 +152,18 @@ fn local_request(
 
 /// Sends an answer: whole, if it says its length, else as it comes.
 async fn send(mut response: LocalResponse<'_>, answer: oneshot::Sender<Answer>) {
-    let mut head = Response::builder().status(response.status().code);
-    for header in response.headers().iter() {
-        head = head.header(header.name().as_str(), header.value());
-    }
+    let head = head(&response);
     let length = response.headers().get_one("Content-Length").and_then(|length| length.parse().ok());
     if let Some(length) = length {
         let mut body = Vec::with_capacity(length);
         // Without its body the connection is closed, and the client sees that the answer is not whole.
         if response.read_to_end(&mut body).await.is_ok() {
-            let _ = answer.send(finish(head.body(Either::Left(Full::from(body)))));
+            let _ = answer.send(finish(head, Either::Left(Full::from(body))));
         }
         return;
     }
     let (sender, receiver) = mpsc::channel(1);
-    if answer.send(finish(head.body(Either::Right(StreamBody::new(ReceiverStream::new(receiver)))))).is_err() {
+    if answer.send(finish(head, Either::Right(StreamBody::new(ReceiverStream::new(receiver))))).is_err() {
         return;
     }
     let mut chunk = BytesMut::new();
@@ -189,13 +187,31 @@ async fn send(mut response: LocalResponse<'_>, answer: oneshot::Sender<Answer>) 
 /// Bytes that are read at a time of an answer without a length.
 const CHUNK: usize = 4 * 1024;
 
-fn finish(answer: Result<Answer, hyper::http::Error>) -> Answer {
-    answer.unwrap_or_else(|error| {
-        problem_answer(&Problem::plain(
+type Head = (StatusCode, HeaderMap);
+
+/// Into a map that has room for all headers: growing it as they come costs more than filling it.
+fn head(response: &LocalResponse<'_>) -> Result<Head, hyper::http::Error> {
+    let mut headers = HeaderMap::with_capacity(response.headers().len());
+    for header in response.headers().iter() {
+        let name = HeaderName::from_bytes(header.name().as_str().as_bytes())?;
+        headers.append(name, HeaderValue::from_str(header.value())?);
+    }
+    Ok((StatusCode::from_u16(response.status().code)?, headers))
+}
+
+fn finish(head: Result<Head, hyper::http::Error>, body: Body) -> Answer {
+    match head {
+        Ok((status, headers)) => {
+            let mut answer = Response::new(body);
+            *answer.status_mut() = status;
+            *answer.headers_mut() = headers;
+            answer
+        }
+        Err(error) => problem_answer(&Problem::plain(
             Status::InternalServerError,
             format!("the answer could not be written: {error}"),
-        ))
-    })
+        )),
+    }
 }
 
 /// The answer to what never reaches Rocket.

@@ -209,7 +209,8 @@ impl Fairing for Manners {
         }
         let Arrival { at, id } = arrival(request);
         response.set_header(Header::new("X-Request-Id", id.as_str()));
-        response.set_header(Header::new("X-Response-Time", format!("{:.3}ms", at.elapsed().as_secs_f64() * 1e3)));
+        let micros = at.elapsed().as_micros();
+        response.set_header(Header::new("X-Response-Time", format!("{}.{:03}ms", micros / 1_000, micros % 1_000)));
     }
 }
 

@@ -182,7 +182,7 @@ mod tests {
     fn a_folder_that_is_not_there_yet_is_on_the_disk_of_its_parent() {
         let here = disk(Path::new("/")).unwrap();
         assert!((0.0..=1.0).contains(&here), "{here}");
-        assert_eq!(disk(Path::new("/not/there/yet")).is_some(), true);
+        assert!(disk(Path::new("/not/there/yet")).is_some());
     }
 
     #[test]

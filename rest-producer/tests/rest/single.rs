@@ -129,14 +129,16 @@ async fn a_voter_has_one_ballot_and_is_never_stored() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_and_a_response_time() {
+async fn every_answer_has_a_request_id_and_a_response_time_and_says_what_it_is() {
     let door = TestDoor::open().await;
     let good = door.post("/v1/votes", &[JSON, ("X-Request-Id", "r-1")], br#"{"name":"X"}"#).await;
     let bad = door.post("/v1/votes", &[JSON, ("X-Request-Id", "r-2")], b"{").await;
     let lost = door.post("/v2/votes", &[JSON, ("X-Request-Id", "r-3")], b"{}").await;
     for (answer, id) in [(good, "r-1"), (bad, "r-2"), (lost, "r-3")] {
         assert_eq!(answer.headers["x-request-id"], id);
-        assert!(answer.headers["x-response-time"].ends_with("ms"), "{answer:?}");
+        let millis = answer.headers["x-response-time"].strip_suffix("ms").and_then(|time| time.parse::<f64>().ok());
+        assert!(millis.is_some_and(|millis| millis < 10_000.0), "{answer:?}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
 }
 
