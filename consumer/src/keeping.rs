@@ -17,31 +17,31 @@ const LEEWAY: u32 = 20;
 #[derive(Clone, Default)]
 pub struct Keeping {
     log: Option<Retention>,
-    book: Option<(Retention, Arc<Shelf>)>,
+    book: Option<(Retention, Arc<SizedBook>)>,
 }
 
 /// The book, with how large it is: that is no cheap question, so all partitions ask it together.
-struct Shelf {
-    book: Arc<dyn Book>,
+struct SizedBook {
+    store: Arc<dyn Book>,
     size: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Keeping {
     /// Keeps so much of the log and of the book; everything where nothing is said.
     pub fn new(log: Option<Retention>, book: Option<Retention>, of: &Arc<dyn Book>) -> Self {
-        let shelf = || Arc::new(Shelf { book: Arc::clone(of), size: Mutex::default() });
-        Self { log, book: book.map(|retention| (retention, shelf())) }
+        let sized = || Arc::new(SizedBook { store: Arc::clone(of), size: Mutex::default() });
+        Self { log, book: book.map(|retention| (retention, sized())) }
     }
 }
 
-impl Shelf {
+impl SizedBook {
     /// Not older than [`EVERY`].
     async fn size(&self) -> Result<u64, StoreError> {
         let mut size = self.size.lock().await;
         match *size {
             Some((at, size)) if at.elapsed() < EVERY => Ok(size),
             _ => {
-                let now = self.book.size().await?;
+                let now = self.store.size().await?;
                 *size = Some((Instant::now(), now));
                 Ok(now)
             }
@@ -75,8 +75,8 @@ impl Keeper {
         }
         self.next = Instant::now() + EVERY;
         let mut kept = progress;
-        if let Some((retention, shelf)) = &self.keeping.book
-            && let Some(until) = self.cut_off(shelf, *retention, progress).await?
+        if let Some((retention, book)) = &self.keeping.book
+            && let Some(until) = self.cut_off(book, *retention, progress).await?
         {
             match counter.expire(self.partition, progress, until).await? {
                 Some((progress, votes)) => {
@@ -97,19 +97,19 @@ impl Keeper {
     /// Up to where votes have to leave the book, if any has.
     async fn cut_off(
         &self,
-        shelf: &Shelf,
+        book: &SizedBook,
         retention: Retention,
         Progress { booked, cut_off, .. }: Progress,
     ) -> Result<Option<CutOff>, StoreError> {
         match retention {
             Retention::Age(age) => {
-                let oldest = shelf.book.range(self.partition, cut_off, booked, 1).await?;
+                let oldest = book.store.range(self.partition, cut_off, booked, 1).await?;
                 let late = Retention::since(age + age / LEEWAY);
                 let is_late = oldest.first().is_some_and(|logged| logged.vote.accepted_at < late);
                 Ok(is_late.then(|| CutOff::Time(Retention::since(age))))
             }
             Retention::Bytes(bytes) => {
-                let used = shelf.size().await? as f64;
+                let used = book.size().await? as f64;
                 let kept = Retention::kept(bytes, used, booked.0.saturating_sub(cut_off.0));
                 Ok(kept.map(|kept| CutOff::At(votes::Offset(booked.0 - kept))))
             }

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 
 use votes::{Partition, VoteFeed};
 
-use crate::{meters::Meters, state::States};
+use crate::{meters, state::States};
 
 /// How often the log is asked where it ends.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Tells the lag until the future is dropped.
-pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States, meters: Meters) -> Infallible {
+pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States) -> Infallible {
     let mut shown: BTreeSet<Partition> = BTreeSet::new();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -26,11 +26,11 @@ pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States, meters: Meter
             };
             let lag = bounds.end.0.saturating_sub(position.0);
             states.lag(*partition, lag);
-            meters.lag(*partition, lag);
+            meters::lag(*partition, lag);
         }
         let mine = positions.into_iter().map(|(partition, _)| partition).collect();
         // Another consumer tells of those that were this one's.
-        shown.difference(&mine).for_each(|partition| meters.lag(*partition, 0));
+        shown.difference(&mine).for_each(|partition| meters::lag(*partition, 0));
         shown = mine;
     }
 }

@@ -35,7 +35,7 @@ pub async fn run(
     assigned: impl FnOnce(),
 ) -> Result<(), StoreError> {
     let (states, meters) = (States::default(), Meters::new());
-    let lag = lag::watch(Arc::clone(&feed), states.clone(), meters.clone());
+    let lag = lag::watch(Arc::clone(&feed), states.clone());
     let ended = shutdown.child_token();
     let _end = ended.clone().drop_guard();
     tokio::spawn(ended.run_until_cancelled_owned(lag));

@@ -92,14 +92,16 @@ impl Meters {
     pub(crate) fn reconciled(&self) {
         self.0.reconciliations.increment(1);
     }
+}
 
-    pub(crate) fn lag(&self, partition: Partition, records: u64) {
-        gauge!("ovation_partition_lag_votes", "partition" => partition.to_string()).set(records as f64);
-    }
+/// So many records of a partition are not counted yet.
+pub(crate) fn lag(partition: Partition, records: u64) {
+    gauge!("ovation_partition_lag_votes", "partition" => partition.to_string()).set(records as f64);
+}
 
-    pub(crate) fn stopped(&self, partition: Partition, is_stopped: bool) {
-        gauge!("ovation_partition_stopped", "partition" => partition.to_string()).set(u8::from(is_stopped));
-    }
+/// Whether an operator has to look at a partition.
+pub(crate) fn stopped(partition: Partition, is_stopped: bool) {
+    gauge!("ovation_partition_stopped", "partition" => partition.to_string()).set(u8::from(is_stopped));
 }
 
 impl Bands {

@@ -11,7 +11,7 @@ use votes::{Batch, Counted, Counter, LogFacts, Partition, Progress, Stop, StoreE
 
 use crate::{
     keeping::{Keeper, Keeping},
-    meters::Meters,
+    meters::{self, Meters},
     state::States,
 };
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(
             Ok(Some(halt)) => {
                 tracing::error!(%partition, reason = %halt, "partition stopped");
                 states.trouble(partition, halt.to_string());
-                task.meters.stopped(partition, true);
+                meters::stopped(partition, true);
                 back_off = *BACK_OFF.start();
                 LOOK_AGAIN
             }
@@ -68,7 +68,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => {}
         }
     }
-    task.meters.stopped(partition, false);
+    meters::stopped(partition, false);
 }
 
 struct Task {
@@ -93,7 +93,7 @@ impl Task {
         };
         self.feed.seek(self.partition, progress.booked).await?;
         states.begin(self.partition, progress.booked);
-        self.meters.stopped(self.partition, false);
+        meters::stopped(self.partition, false);
         loop {
             let Some(kept) = keeper.keep(&self.counter, &*self.feed, progress).await? else {
                 self.note_disagreement();

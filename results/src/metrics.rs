@@ -4,12 +4,11 @@
 
 use std::{
     fmt::{self, Display, Write},
-    future::Future,
     sync::Arc,
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 use votes::{ContestId, Contests, Tallies, Tally};
 
@@ -26,18 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn standings(
     contests: Arc<Contests>,
     tallies: Arc<dyn Tallies>,
-) -> impl Fn() -> futures::future::BoxFuture<'static, String> + Send + Sync + 'static {
+) -> impl Fn() -> BoxFuture<'static, String> + Send + Sync + 'static {
     move || Box::pin(read(Arc::clone(&contests), Arc::clone(&tallies)))
 }
 
-fn read(contests: Arc<Contests>, tallies: Arc<dyn Tallies>) -> impl Future<Output = String> + Send {
-    async move {
-        let ids: Vec<&ContestId> = contests.ids().take(MOST_BANDS).collect();
-        let top = (MOST_BANDS / ids.len().max(1)).clamp(1, MOST_OF_A_CONTEST);
-        let read = ids.iter().map(|contest| timeout(PATIENCE, tallies.tally(contest, top)));
-        let standings: Vec<Tally> = join_all(read).await.into_iter().flatten().flatten().collect();
-        text(&standings)
-    }
+async fn read(contests: Arc<Contests>, tallies: Arc<dyn Tallies>) -> String {
+    let ids: Vec<&ContestId> = contests.ids().take(MOST_BANDS).collect();
+    let top = (MOST_BANDS / ids.len().max(1)).clamp(1, MOST_OF_A_CONTEST);
+    let read = ids.iter().map(|contest| timeout(PATIENCE, tallies.tally(contest, top)));
+    let standings: Vec<Tally> = join_all(read).await.into_iter().flatten().flatten().collect();
+    text(&standings)
 }
 
 fn text(standings: &[Tally]) -> String {

@@ -130,7 +130,7 @@ fn a_flow_larger_than_the_disk_is_counted_exactly() {
 
 /// Bytes of the files of a folder, as its disk has them.
 fn bytes_in(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).map(|files| files.flatten().collect()).unwrap_or_else(|_| Vec::new());
+    let files: Vec<fs::DirEntry> = fs::read_dir(folder).map_or_else(|_| Vec::new(), |files| files.flatten().collect());
     // Kafka deletes files meanwhile.
     let bytes = |path: PathBuf| {
         let is_log = path.extension().is_some_and(|extension| extension == "log");

@@ -43,8 +43,8 @@ impl Webhook {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, heard) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
-        let hears = Arc::clone(&heard);
-        thread::spawn(move || listener.incoming().flatten().for_each(|client| hear(client, &hears)));
+        let notices = Arc::clone(&heard);
+        thread::spawn(move || listener.incoming().flatten().for_each(|client| hear(&client, &notices)));
         Self { address, heard }
     }
 
@@ -55,8 +55,8 @@ impl Webhook {
     }
 }
 
-fn hear(client: TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
-    let mut reader = BufReader::new(client.try_clone().unwrap());
+fn hear(mut client: &TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
+    let mut reader = BufReader::new(client);
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -76,7 +76,7 @@ fn hear(client: TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
         let (name, status) = (text(&alert["labels"]["alertname"]), text(&alert["status"]));
         heard.lock().unwrap().push((receiver.clone(), name, status));
     }
-    let _ = (&client).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
 /// One of the programs, killed when dropped.
@@ -150,7 +150,7 @@ impl Watched {
 
     /// The one number of a query.
     fn ask(&self, query: &str) -> Option<f64> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let query = query.bytes().fold(String::new(), |query, byte| query + &format!("%{byte:02X}"));
         let answer = get(&format!("{}/api/v1/query?query={query}", self.prometheus()));
         answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     }

@@ -307,8 +307,9 @@ impl VoteQueue for Log {
         let (reply, receipt) = receipt_channel();
         let value = record::encode(&vote);
         let Vote { accepted_at, key, traceparent, .. } = vote;
-        let _waiting = Waiting::count(&self.waiting);
-        let job = Publish { partition, accepted_at, key, value, traceparent, offset: Offset(0), reply, _waiting };
+        let waiting = Waiting::count(&self.waiting);
+        let job =
+            Publish { partition, accepted_at, key, value, traceparent, offset: Offset(0), reply, _waiting: waiting };
         match writer.queue(Job::Publish(job)) {
             Ok(()) => Ok(receipt),
             Err(NotQueued::Full) => Err(PublishError::Full),

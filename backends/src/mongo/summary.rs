@@ -94,18 +94,18 @@ pub(super) fn others(partition: Partition, generation: &str, cut_off: Offset) ->
 }
 
 fn counts_of(counts: &ContestCounts) -> impl Iterator<Item = Count> {
-    fn votes(count: &u64) -> i64 {
-        i64::try_from(*count).unwrap_or(i64::MAX)
+    fn votes(count: u64) -> i64 {
+        i64::try_from(count).unwrap_or(i64::MAX)
     }
-    let bands = counts.bands.iter().map(|(name, count)| Count::Band { name: name.clone(), votes: votes(count) });
+    let bands = counts.bands.iter().map(|(name, count)| Count::Band { name: name.clone(), votes: votes(*count) });
     let albums = counts.albums.iter().map(|((name, album), count)| Count::Album {
         name: name.clone(),
         album: album.clone(),
-        votes: votes(count),
+        votes: votes(*count),
     });
-    let doors = counts.doors.iter().map(|(door, count)| Count::Door { door: door.to_string(), votes: votes(count) });
+    let doors = counts.doors.iter().map(|(door, count)| Count::Door { door: door.to_string(), votes: votes(*count) });
     let minutes = counts.windows.iter().filter(|((window, _), _)| *window == Window::Minute);
-    let minutes = minutes.map(|((_, start), count)| Count::Minute { start: start.0, votes: votes(count) });
+    let minutes = minutes.map(|((_, start), count)| Count::Minute { start: start.0, votes: votes(*count) });
     bands.chain(albums).chain(doors).chain(minutes)
 }
 

@@ -172,7 +172,7 @@ pub async fn a_repeat_is_noted_once(book: Store) {
 pub async fn a_summary_replaces_that_of_its_cut_off_only(book: Store) {
     assert_eq!(book.summary(P).await.unwrap(), Summary::default());
     let mut votes = votes(&[(0, 0), (1, 1), (2, 2), (3, 3), (8, 4)]).to_vec();
-    votes[1].vote.name = "a.b $c \"d\" \u{1F3B8}".to_owned();
+    "a.b $c \"d\" \u{1F3B8}".clone_into(&mut votes[1].vote.name);
     votes[2].vote.contest = "final".parse().unwrap();
     let first = summary(3, &votes[..3]);
     assert!(book.summarise(P, Offset(0), first.clone()).await.unwrap());

@@ -36,13 +36,12 @@ impl Consumer {
         loop {
             if let Some(until) = self.seat.expire_to(self.partition) {
                 self.seat.enters(Phase::Counting);
-                match self.counter.expire(self.partition, progress, CutOff::At(until)).await? {
-                    Some((expired, _)) => progress = expired,
-                    None => {
-                        self.seat.disagrees();
-                        return Ok(None);
-                    }
-                }
+                let expired = self.counter.expire(self.partition, progress, CutOff::At(until)).await?;
+                let Some((expired, _)) = expired else {
+                    self.seat.disagrees();
+                    return Ok(None);
+                };
+                progress = expired;
             }
             self.seat.enters(Phase::Resting);
             let batch = self.seat.next_batch(self.partition, self.most).await?;
