@@ -103,7 +103,7 @@ fn print(report: &AuditReport) {
     println!("book        {:>12}  votes", report.book);
     println!("tallies     {:>12}  votes", report.tallies);
     if report.expired > 0 {
-        println!("expired     {:>12}  votes that only the book still has", report.expired);
+        println!("expired     {:>12}  votes that the log no longer has, or only the book's summaries", report.expired);
     }
     if report.uncounted > 0 {
         println!(

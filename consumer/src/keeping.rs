@@ -9,6 +9,9 @@ use votes::{Book, Counter, CutOff, Partition, Progress, Retention, StoreError, V
 /// How often a partition looks whether something has to leave.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// When it is tried again after a store failed.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
 /// Votes may be older than they should by this part of their age: seldom and much, since an audit begins anew when something
 /// expires.
 const LEEWAY: u32 = 20;
@@ -64,34 +67,48 @@ impl Keeper {
 
     /// Lets go of what is too old or too much, if it is time to look. Call it between batches. `None` if the stores are
     /// elsewhere than `progress`.
+    ///
+    /// A store that does not let go holds no counting up: it is said, and tried again later. Where a cut-off moved without our
+    /// hearing of it, the next batch disagrees.
     pub(crate) async fn keep(
         &mut self,
         counter: &Counter,
         feed: &dyn VoteFeed,
         progress: Progress,
-    ) -> Result<Option<Progress>, StoreError> {
+    ) -> Option<Progress> {
         if Instant::now() < self.next {
-            return Ok(Some(progress));
+            return Some(progress);
         }
         self.next = Instant::now() + EVERY;
-        let mut kept = progress;
+        match self.expire(counter, feed, progress).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.next = Instant::now() + TRY_AGAIN;
+                tracing::warn!(partition = %self.partition, %error, retry_in = ?TRY_AGAIN, "votes did not expire");
+                Some(progress)
+            }
+        }
+    }
+
+    async fn expire(
+        &self,
+        counter: &Counter,
+        feed: &dyn VoteFeed,
+        mut progress: Progress,
+    ) -> Result<Option<Progress>, StoreError> {
         if let Some((retention, book)) = &self.keeping.book
             && let Some(until) = self.cut_off(book, *retention, progress).await?
         {
-            match counter.expire(self.partition, progress, until).await? {
-                Some((progress, votes)) => {
-                    counter!("ovation_expired_votes_total", "store" => "book").increment(votes);
-                    kept = progress;
-                }
-                None => return Ok(None),
-            }
+            let Some((kept, votes)) = counter.expire(self.partition, progress, until).await? else { return Ok(None) };
+            counter!("ovation_expired_votes_total", "store" => "book").increment(votes);
+            progress = kept;
         }
         if let Some(retention) = self.keeping.log {
             // What is booked needs the log no more, unless the book is restored from a backup.
             let gone = feed.expire(self.partition, retention, progress.booked).await?;
             counter!("ovation_expired_votes_total", "store" => "log").increment(gone);
         }
-        Ok(Some(kept))
+        Ok(Some(progress))
     }
 
     /// Up to where votes have to leave the book, if any has.

@@ -95,7 +95,7 @@ impl Task {
         states.begin(self.partition, progress.booked);
         meters::stopped(self.partition, false);
         loop {
-            let Some(kept) = keeper.keep(&self.counter, &*self.feed, progress).await? else {
+            let Some(kept) = keeper.keep(&self.counter, &*self.feed, progress).await else {
                 self.note_disagreement();
                 return Ok(None);
             };
