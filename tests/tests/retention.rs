@@ -1,5 +1,5 @@
 //! A flow that is larger than the disk: the log and the book are bounded, and nothing that was counted is forgotten.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, missing_docs)]
 
 use std::{
     collections::BTreeMap,
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mongodb::bson::doc;
 use serde_json::{Value, json};
 use tests::{Addresses, Servers, System, audit, run, stack};
 
@@ -149,7 +150,13 @@ fn a_flow_larger_than_the_disk_is_counted_exactly_on_servers() {
     let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
     let kafka = std::env::var("OVATION_STACK_DIR").map_or_else(|_| stack::root().join("target/stack"), PathBuf::from);
     let log = || (0..12).map(|partition| bytes_in(&kafka.join(format!("kafka/{}-{partition}", servers.name)))).sum();
-    let truth = flood(&system, || [log(), 0]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let book = runtime.block_on(mongodb::Client::with_uri_str(&servers.urls.book)).unwrap().database(&servers.name);
+    let book = || {
+        let stats = runtime.block_on(async { book.run_command(doc! { "dbStats": 1 }).await }).unwrap();
+        stats.get_f64("dataSize").or_else(|_| stats.get_i64("dataSize").map(|bytes| bytes as f64)).unwrap() as u64
+    };
+    let truth = flood(&system, || [log(), book()]);
     assert!(log() > 0, "Kafka's files are in {}", kafka.display());
     check(&servers.audit(), &truth);
 
