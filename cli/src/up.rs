@@ -4,7 +4,6 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use backends::Stores;
 use clap::Args;
-use consumer::Keeping;
 use serde::Serialize;
 use service::{
     CancellationToken, Config, Context, Health,
@@ -15,7 +14,7 @@ use service::{
     telemetry::Metrics,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout, try_join};
-use votes::{Contests, Counter, Door, DoorKind, Partition, VoteQueue, VoterSecret};
+use votes::{Contests, Door, DoorKind, Partition, VoteQueue, VoterSecret};
 
 use crate::flood;
 
@@ -148,13 +147,7 @@ impl System {
     }
 
     async fn consumer(self, leave: CancellationToken, latch: Latch) -> Outcome {
-        let open = async {
-            let (book, tallies) = try_join!(self.stores.book(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
-            // Last, as whoever joins the group gets partitions.
-            let feed = self.stores.feed(Weight::Helpful).await?;
-            let keeping = Keeping::new(self.config.log_retention, self.config.book_retention, &book);
-            Ok((feed, Counter::new(book, tallies), keeping))
-        };
+        let open = consumer::open(&self.config, &self.stores);
         let Some((feed, counter, keeping)) = self.opened(open).await? else { return Ok(()) };
         Ok(consumer::run(feed, counter, keeping, self.health, leave, move || drop(latch)).await?)
     }

@@ -20,13 +20,10 @@ pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States) -> Infallible
         for (partition, _) in &positions {
             // A log that does not answer has told its trouble where votes are read.
             let Ok(bounds) = feed.bounds(*partition).await else { continue };
-            // After the log, so that what was counted meanwhile does not wait.
-            let Some((_, position)) = states.positions().into_iter().find(|(other, _)| other == partition) else {
-                continue;
-            };
-            let lag = bounds.end.0.saturating_sub(position.0);
-            states.lag(*partition, lag);
-            meters::lag(*partition, lag);
+            // What was counted while the log was asked does not wait.
+            if let Some(lag) = states.lag(*partition, bounds.end) {
+                meters::lag(*partition, lag);
+            }
         }
         let mine = positions.into_iter().map(|(partition, _)| partition).collect();
         // Another consumer tells of those that were this one's.

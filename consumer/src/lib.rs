@@ -12,15 +12,28 @@ mod state;
 
 use std::{collections::HashMap, sync::Arc};
 
-use service::{CancellationToken, Health, health::Weight};
-use tokio::task::JoinHandle;
+use backends::Stores;
+use service::{CancellationToken, Config, Health, health::Weight, program::Failure};
+use tokio::{task::JoinHandle, try_join};
 use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
 
 pub use self::keeping::Keeping;
 use self::{meters::Meters, state::States};
 
-/// Counts until shutdown, and lets go of what `keeping` does not keep; then finishes the batches in flight and returns. `assigned` is called once there are partitions
-/// to count.
+/// What counting needs, on the stores of a configuration.
+///
+/// # Errors
+/// If a store is not as it has to be. One that can't be reached is waited for.
+pub async fn open(config: &Config, stores: &Stores) -> Result<(Arc<dyn VoteFeed>, Counter, Keeping), Failure> {
+    let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
+    // Last, as whoever joins the group gets partitions.
+    let feed = stores.feed(Weight::Helpful).await?;
+    let keeping = Keeping::new(config.log_retention, config.book_retention, &book);
+    Ok((feed, Counter::new(book, tallies), keeping))
+}
+
+/// Counts until shutdown, and lets go of what `keeping` does not keep; then finishes the batches in flight and returns.
+/// `assigned` is called once there are partitions to count.
 ///
 /// Store errors do not end it: counting pauses with back-off and goes on by itself.
 ///

@@ -4,16 +4,12 @@ use std::process::ExitCode;
 
 use backends::Stores;
 use clap::Parser;
-use consumer::Keeping;
 use serde::Serialize;
 use service::{
     Config, Context,
     config::CommonFlags,
-    health::Weight,
-    program::{self, Failure, Outcome},
+    program::{self, Outcome},
 };
-use tokio::try_join;
-use votes::Counter;
 
 /// The admin port of this program, beside the others on one machine.
 const ADMIN_PORT: u16 = 9103;
@@ -38,13 +34,7 @@ fn main() -> ExitCode {
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting, .. } = context;
     let stores = Stores::open(&config, &health)?;
-    let open = async {
-        let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
-        // Last, as whoever joins the group gets partitions.
-        let feed = stores.feed(Weight::Helpful).await?;
-        let keeping = Keeping::new(config.log_retention, config.book_retention, &book);
-        Ok::<_, Failure>((feed, Counter::new(book, tallies), keeping))
-    };
+    let open = consumer::open(&config, &stores);
     let Some((feed, counter, keeping)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
     Ok(consumer::run(feed, counter, keeping, health, shutdown, move || drop(starting)).await?)
 }

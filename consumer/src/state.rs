@@ -68,11 +68,12 @@ impl States {
         self.states().iter().filter_map(|(partition, state)| Some((*partition, state.position?))).collect()
     }
 
-    /// So many records are not counted yet.
-    pub(crate) fn lag(&self, partition: Partition, records: u64) {
-        if let Some(state) = self.states().get_mut(&partition) {
-            state.lag = records;
-        }
+    /// The log of a partition ends here. Returns how many of its records are not counted yet, if it has begun.
+    pub(crate) fn lag(&self, partition: Partition, end: Offset) -> Option<u64> {
+        let mut states = self.states();
+        let state = states.get_mut(&partition)?;
+        state.lag = end.0.saturating_sub(state.position?.0);
+        Some(state.lag)
     }
 
     /// The first partition's trouble, and how many have some; else how far counting is behind.
@@ -102,13 +103,13 @@ mod tests {
     fn counting_that_is_behind_is_told_until_it_has_caught_up() {
         let states = States::default();
         states.begin(P, Offset(0));
-        states.lag(P, 500);
+        states.lag(P, Offset(500));
         assert_eq!(states.problem(), None, "it has just begun");
         states.counted(P, Offset(100), Duration::from_secs(61));
-        states.lag(P, 400);
+        assert_eq!(states.lag(P, Offset(500)), Some(400));
         assert_eq!(states.problem().unwrap(), "counting is 61 s behind, and 400 votes wait");
         states.counted(P, Offset(500), Duration::from_secs(61));
-        states.lag(P, 0);
+        assert_eq!(states.lag(P, Offset(500)), Some(0));
         assert_eq!(states.problem(), None, "old votes that are counted wait no longer");
     }
 

@@ -12,11 +12,7 @@ use rdkafka::{
 };
 use votes::{Bounds, Offset, Partition, Retention, StoreError, UnixMillis};
 
-use super::{STORE, address::Address, identity::Identity, topic};
-
-fn failed(error: impl std::fmt::Display) -> StoreError {
-    StoreError::new(STORE, error)
-}
+use super::{address::Address, feed::failed, identity::Identity, topic};
 
 /// How long the brokers may take.
 const ANSWER: Duration = Duration::from_secs(5);

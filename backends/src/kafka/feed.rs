@@ -326,7 +326,7 @@ fn not_sought(partition: Partition) -> StoreError {
     failed(format!("partition {partition} was not sought"))
 }
 
-fn failed(error: impl std::fmt::Display) -> StoreError {
+pub(super) fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::new(STORE, error)
 }
 
