@@ -104,3 +104,119 @@ capabilities:
   drop: [ALL]
 readOnlyRootFilesystem: true
 {{- end -}}
+
+{{/* ---- What there is ---- */}}
+
+{{/* Whether votes are split between the two pipelines: then there is a forwarder. */}}
+{{- define "ovation.hasForwarder" -}}
+{{- if and (eq .Values.entry.kind "gateway") (gt (int .Values.entry.gateway.weights.grpc) 0) }}true{{ end -}}
+{{- end -}}
+
+{{/* Our programs that run, as a JSON list. */}}
+{{- define "ovation.programs" -}}
+{{- $there := list "rest-producer" "grpc-producer" "consumer" "results" -}}
+{{- if include "ovation.hasForwarder" . }}{{ $there = append $there "forwarder" }}{{ end -}}
+{{ toJson $there }}
+{{- end -}}
+
+{{/* All components that run, as a JSON list: our programs, `helm test`, the stores and what watches. */}}
+{{- define "ovation.components" -}}
+{{- $there := append (include "ovation.programs" . | fromJsonArray) "test" -}}
+{{- range list "kafka" "redis" "mongodb" "prometheus" "alertmanager" "grafana" }}
+{{- if (get $.Values .).enabled }}{{ $there = append $there . }}{{ end -}}
+{{- end -}}
+{{ toJson $there }}
+{{- end -}}
+
+{{/* ---- Our programs ---- */}}
+
+{{/* How a program's Deployment is rolled out, and whose pods are its: include "ovation.rollout" (list $ "consumer").
+     A new pod is ready before an old one leaves. */}}
+{{- define "ovation.rollout" -}}
+strategy:
+  rollingUpdate:
+    maxSurge: 1
+    maxUnavailable: 0
+selector:
+  matchLabels:
+    {{- include "ovation.selectorLabels" . | nindent 4 }}
+{{- end -}}
+
+{{/* The metadata of its pods: a new configuration makes new ones. */}}
+{{- define "ovation.podMetadata" -}}
+labels:
+  {{- include "ovation.labels" . | nindent 2 }}
+  # By this the Service of the admin ports finds the pods of all programs.
+  ovation-admin: "true"
+annotations:
+  checksum/config: {{ include "ovation.toml" (index . 0) | sha256sum }}
+{{- end -}}
+
+{{/* Leaving: for `drainSeconds` the pod goes on as if nothing were, while its address is taken out of the entry; then SIGTERM,
+     and within 9 seconds the program has ended by itself (service/src/program.rs). A second is left over. */}}
+{{- define "ovation.grace" -}}
+{{ add .Values.drainSeconds 10 }}
+{{- end -}}
+
+{{/* What the containers of all programs share: include "ovation.container" (list $ .Values.results). */}}
+{{- define "ovation.container" -}}
+{{- $root := index . 0 -}}
+{{- $own := index . 1 -}}
+image: {{ include "ovation.image" (list $root $root.Values.image) }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+securityContext:
+  {{- include "ovation.containerSecurity" . | nindent 2 }}
+resources:
+  {{- toYaml $own.resources | nindent 2 }}
+# Programs listen at once, and wait for their stores as long as it takes: that is readiness, not life.
+startupProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 1
+  failureThreshold: 30
+livenessProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{/* Ready asks the stores, which may take two seconds. */}}
+{{- define "ovation.readiness" -}}
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 2
+  timeoutSeconds: 3
+  failureThreshold: 2
+{{- end -}}
+
+{{/* Endpoints forget a pod that leaves within a moment; until then it goes on. The image has no shell, so the kubelet waits. */}}
+{{- define "ovation.drain" -}}
+lifecycle:
+  preStop:
+    sleep: {seconds: {{ .Values.drainSeconds }}}
+{{- end -}}
+
+{{/* ovation.toml. Every JSON text, number and list is one in TOML too; and a whole number stays one. */}}
+{{- define "ovation.toml" -}}
+{{- range $key, $value := .Values.config }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- range $contest, $rules := .Values.contests }}
+
+[contests.{{ $contest }}]
+{{- range $key, $value := $rules }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How fast consumers come and go: at once when there is work; when there is less, one a minute. */}}
+{{- define "ovation.scaling" -}}
+behavior:
+  scaleUp:
+    stabilizationWindowSeconds: 0
+  scaleDown:
+    stabilizationWindowSeconds: {{ .Values.consumer.scaleDownSeconds }}
+    policies:
+      - {type: Pods, value: 1, periodSeconds: 60}
+{{- end -}}
