@@ -146,8 +146,6 @@ selector:
 {{- define "ovation.podMetadata" -}}
 labels:
   {{- include "ovation.labels" . | nindent 2 }}
-  # By this the Service of the admin ports finds the pods of all programs.
-  ovation-admin: "true"
 annotations:
   checksum/config: {{ include "ovation.toml" (index . 0) | sha256sum }}
 {{- end -}}

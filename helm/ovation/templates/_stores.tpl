@@ -7,7 +7,7 @@
 {{- $fullname := include "ovation.fullname" $root -}}
 {{- $secret := include "ovation.secretName" $root -}}
 {{- $own := dict
-      "queue" (printf "kafka://%s-kafka:9092/votes?replication=%v" $fullname (int $root.Values.kafka.replicas))
+      "queue" (printf "kafka://%s-kafka:9092/votes?replication=%v" $fullname (min 3 (int $root.Values.kafka.replicas)))
       "tally" (printf "redis://:$(REDIS_PASSWORD)@%s-redis:6379" $fullname)
       "book" (printf "mongodb://ovation:$(MONGODB_PASSWORD)@%s-mongodb:27017/ovation?authSource=admin" $fullname) -}}
 {{- $passwords := dict "tally" "redis" "book" "mongodb" -}}
