@@ -47,6 +47,11 @@ image: {{ include "ovation.image" . }}
 imagePullPolicy: {{ (index . 1).pullPolicy }}
 {{- end -}}
 
+{{/* A value as text in an environment: of a file's large numbers Helm would make 2.68e+08. */}}
+{{- define "ovation.text" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
 {{/* Restarts a component's pods when its configuration changes: an annotation of them, made of the text of it. */}}
 {{- define "ovation.checksum" -}}
 checksum/config: {{ sha256sum . }}
