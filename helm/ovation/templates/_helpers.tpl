@@ -80,8 +80,8 @@ securityContext:
      element "pod-template-hash", only the pods of one rollout are compared: else those of the last one count, and new ones
      gather where those are not. */}}
 {{- define "ovation.spread" -}}
-{{- $labels := include "ovation.selectorLabels" . }}
-{{- $keys := slice . 2 }}
+{{- $labels := include "ovation.selectorLabels" . -}}
+{{- $keys := slice . 2 -}}
 topologySpreadConstraints:
 {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
@@ -146,6 +146,8 @@ selector:
 {{- define "ovation.podMetadata" -}}
 labels:
   {{- include "ovation.labels" . | nindent 2 }}
+  # By this the Service of the admin ports finds the pods of all programs.
+  ovation-admin: "true"
 annotations:
   checksum/config: {{ include "ovation.toml" (index . 0) | sha256sum }}
 {{- end -}}
