@@ -172,6 +172,8 @@ resources:
 startupProbe:
   httpGet: {path: /livez, port: admin}
   periodSeconds: 1
+  # While a program looks for a Kafka that is not there yet, it answers between two looks.
+  timeoutSeconds: 5
   failureThreshold: 30
 livenessProbe:
   httpGet: {path: /livez, port: admin}
