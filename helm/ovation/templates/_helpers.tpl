@@ -212,13 +212,12 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
-{{/* How fast consumers come and go: at once when there is work; when there is less, one a minute. */}}
+{{/* How fast consumers come and go: at once when there is work; when there is less, all at once too, but late, since each change
+     moves partitions. */}}
 {{- define "ovation.scaling" -}}
 behavior:
   scaleUp:
     stabilizationWindowSeconds: 0
   scaleDown:
     stabilizationWindowSeconds: {{ .Values.consumer.scaleDownSeconds }}
-    policies:
-      - {type: Pods, value: 1, periodSeconds: 60}
 {{- end -}}
