@@ -26,6 +26,7 @@ KUBERNETES, VERSIONS = "kubernetes-validate==1.37.0", ("1.35", "1.36", "1.37")
 CRDS = {
     "sigs.k8s.io/gateway-api@v1.6.1": "config/crd/standard",
     "github.com/kedacore/keda/v2@v2.20.2": "config/crd/bases",
+    "github.com/envoyproxy/gateway@v1.9.1": "charts/gateway-helm/charts/crds/crds/generated",
 }
 # Prometheus Operator's are made from its types, as it makes them itself: the module of the types has none.
 TYPES = "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
