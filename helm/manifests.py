@@ -31,11 +31,11 @@ LARGE = 32 * 1024
 
 # How Kubernetes tells the members of a list apart when it merges a patch; other lists are replaced as a whole. These are the lists
 # that the chart's values change, and none of a kind that a CRD brings: their lists are never merged.
-KEYS = {
+PODS = {
     "containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath",
-    "topologySpreadConstraints": "topologyKey",
+    "ports": "containerPort", "topologySpreadConstraints": "topologyKey",
 }
-MERGED = {"Deployment", "StatefulSet", "CronJob"}
+KEYS = {"Deployment": PODS, "StatefulSet": PODS, "CronJob": PODS, "Service": {"ports": "port"}}
 
 
 class Dumper(yaml.SafeDumper):
@@ -120,13 +120,16 @@ def change(under, wanted, kind, key=None):
         return changes or None
     if under == wanted:
         return None
-    by = KEYS.get(key) if kind in MERGED else None
-    if by and all(isinstance(one, dict) for one in under + wanted):
-        if [one[by] for one in under] == [one[by] for one in wanted]:
-            changed = ((one[by], change(one, other, kind)) for one, other in zip(under, wanted))
-            return [{by: name, **each} for name, each in changed if each is not None]
+    by = KEYS.get(kind, {}).get(key)
+    if not by or not all(isinstance(one, dict) for one in under + wanted):
+        return wanted
+    if [one[by] for one in under] != [one[by] for one in wanted[:len(under)]]:
         return [*wanted, {"$patch": "replace"}]
-    return wanted
+    changed = [(one[by], change(one, other, kind)) for one, other in zip(under, wanted)]
+    new = wanted[len(under):]
+    # A member that a patch names comes before those that it doesn't, and variables are set in order: so all up to the last.
+    last = len(under) if new else 1 + max(number for number, (_, each) in enumerate(changed) if each is not None)
+    return [*({by: name, **(each or {})} for name, each in changed[:last]), *new]
 
 
 def about(one):
