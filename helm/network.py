@@ -173,27 +173,35 @@ def at(rule, target, universe):
     return let
 
 
+def rules_on(policies, party, way):
+    """The rules of the policies that are on a pod, that way; None if there is no policy on it, and everything is allowed."""
+    if not party.namespace:
+        return None
+    on = [
+        policy["spec"] for policy in policies
+        if policy["metadata"].get("namespace", policy["release"]) == party.namespace
+        and way in policy["spec"].get("policyTypes", ["Ingress", *(["Egress"] if "egress" in policy["spec"] else [])])
+        and matches(policy["spec"].get("podSelector") or {}, party.labels)
+    ]
+    return [rule for spec in on for rule in spec.get(way.lower()) or []] if on else None
+
+
+def let_through(rules, peers, peer, namespace, target, universe):
+    """The ports at the target that rules of a namespace let through, to or from the peer."""
+    if rules is None:
+        return universe
+    let = set()
+    for rule in rules:
+        # A rule without peers means all.
+        if not rule.get(peers) or any(is_peer(one, peer, namespace) for one in rule[peers]):
+            let |= at(rule, target, universe)
+    return let
+
+
 def allowed(policies, source, target, universe):
     """The ports at which the source may connect to the target."""
-
-    def one_end(here, there, way, peers):
-        isolating = [
-            policy for policy in policies
-            if (policy["metadata"].get("namespace") or policy["release"]) == here.namespace
-            and way in (policy["spec"].get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in policy["spec"] else [])])
-            and matches(policy["spec"].get("podSelector") or {}, here.labels)
-        ]
-        if not here.namespace or not isolating:
-            return universe
-        let = set()
-        for policy in isolating:
-            for rule in policy["spec"].get(way.lower()) or []:
-                # A rule without peers means all.
-                if not rule.get(peers) or any(is_peer(peer, there, here.namespace) for peer in rule[peers]):
-                    let |= at(rule, target, universe)
-        return let
-
-    return one_end(source, target, "Egress", "to") & one_end(target, source, "Ingress", "from")
+    return let_through(rules_on(policies, source, "Egress"), "to", target, source.namespace, target, universe) & let_through(
+        rules_on(policies, target, "Ingress"), "from", source, target.namespace, target, universe)
 
 
 def needed(values, inside, outside):
@@ -238,12 +246,15 @@ def connections(objects, values, namespace="ovation"):
 
     wanted = needed(values, inside, outside)
     unmet = set(wanted)
-    for source in (*inside, *outside):
-        for target in (*inside, *outside):
-            # A pod of one template reaches another of the same as it reaches all; itself it always reaches.
-            if source not in inside and target not in inside:
-                continue
-            for port in allowed(policies, source, target, universe):
+    everybody = [*inside, *outside]
+    leaving = [rules_on(policies, party, "Egress") for party in everybody]
+    entering = [rules_on(policies, party, "Ingress") for party in everybody]
+    for number, source in enumerate(everybody):
+        # Others among themselves are none of ours.
+        for other, target in enumerate(everybody if number < len(inside) else inside):
+            ports = let_through(leaving[number], "to", target, source.namespace, target, universe)
+            ports = ports and let_through(entering[other], "from", source, target.namespace, target, ports)
+            for port in ports:
                 if (source.name, target.name, port) in wanted:
                     unmet.discard((source.name, target.name, port))
                 else:

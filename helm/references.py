@@ -17,9 +17,10 @@ ADDRESS = re.compile(r"\b(?:https?|kafka|redis|mongodb)://(?:[^/@\s]*@)?([a-z0-9
 def matches(selector, labels):
     """Whether a label selector selects."""
     labels = labels or {}
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    for one in selector.get("matchExpressions") or []:
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    for one in selector.get("matchExpressions") or ():
         value, among, operator = labels.get(one["key"]), one.get("values") or [], one["operator"]
         if not {
             "In": value in among, "NotIn": value not in among, "Exists": one["key"] in labels, "DoesNotExist": one["key"] not in labels,
