@@ -189,6 +189,21 @@ REFUSED = (
     ),
 )
 
+# Maps in the values that take any key: Helm shares `global` among charts, Alertmanager and nodes have more than we know of.
+ANY_KEY = {"global", "alertmanager.global"}
+
+
+def misspelled():
+    """A value that there isn't, in every map of the values: each has to be refused."""
+
+    def maps(values, within=""):
+        for key, value in values.items():
+            if isinstance(value, dict) and value and key not in ("requests", "limits") and within + key not in ANY_KEY:
+                yield within + key
+                yield from maps(value, f"{within}{key}.")
+
+    yield from (({f"{name}.misspelled": 1}, "additional properties 'misspelled' not allowed") for name in maps(load(CHART / "values.yaml")))
+
 
 @dataclass
 class Row:

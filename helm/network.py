@@ -39,8 +39,9 @@ def has_more(way, component):
     return lambda values: component in values["networkPolicy"][way]
 
 
-def any_address(store):
-    return lambda values: not values[{"queue": "kafka", "tally": "redis", "book": "mongodb"}[store]]["enabled"] and values["external"][store]["to"][0]["ipBlock"]["cidr"] == "0.0.0.0/0"
+def at_any_address(part, store):
+    anywhere = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
+    return lambda values: not values[part]["enabled"] and values["external"][store]["to"] == anywhere
 
 
 def ports_of(store):
@@ -51,7 +52,7 @@ def always(values):
     return True
 
 
-# All connections that are needed: from, to, at which ports, and where. One of ours that isn't deployed needs none, nor does a port
+# All connections that are needed: from, to, at which ports, and with which values. One of ours that isn't deployed needs none, nor does a port
 # that the pod doesn't have. `anyone` is everybody in OTHERS.
 NEEDED = (
     # Votes come in, are forwarded, put on the log, and counted.
@@ -94,13 +95,13 @@ NEEDED = (
     ("rest-producer grpc-producer consumer results", "stores elsewhere", ports_of("queue"), is_elsewhere("kafka")),
     ("consumer results", "stores elsewhere", ports_of("tally"), is_elsewhere("redis")),
     ("consumer results", "stores elsewhere", ports_of("book"), is_elsewhere("mongodb")),
-    ("rest-producer grpc-producer consumer results", "anyone", ports_of("queue"), any_address("queue")),
-    ("consumer results", "anyone", ports_of("tally"), any_address("tally")),
-    ("consumer results", "anyone", ports_of("book"), any_address("book")),
+    ("rest-producer grpc-producer consumer results", "anyone", ports_of("queue"), at_any_address("kafka", "queue")),
+    ("consumer results", "anyone", ports_of("tally"), at_any_address("redis", "tally")),
+    ("consumer results", "anyone", ports_of("book"), at_any_address("mongodb", "book")),
 )
 # Who connects to anything asks for its name first.
 NAMES = ("cluster DNS", "the node's DNS")
-ALSO_NAMES = {"Cloud DNS and metadata": lambda values: any(peer.get("ipBlock", {}).get("cidr") == "169.254.169.254/32" for peer in values["networkPolicy"]["dns"])}
+CLOUD_DNS = {"ipBlock": {"cidr": "169.254.169.254/32"}}
 
 # Ports that somebody might leave open, beside all that manifests mention.
 PROBED = [("TCP", port) for port in (1, 22, 53, 80, 443, 2379, 6443, 8080, 10250, 65535)] + [("UDP", port) for port in (1, 53, 9092, 65535)]
@@ -210,21 +211,21 @@ def needed(values, inside, outside):
     around = {party.name for party in outside}
     found = set()
 
-    def names(text):
+    def parties(text):
         return around if text == "anyone" else [text] if text in OTHERS else [name for name in text.split() if name in there]
 
     for sources, targets, ports, when in NEEDED:
         if not when(values):
             continue
         ports = ports(values) if callable(ports) else ports
-        for source in names(sources):
-            for target in names(targets):
+        for source in parties(sources):
+            for target in parties(targets):
                 for port in (ports if isinstance(ports, (list, tuple)) else (ports,)):
                     if target not in there or ("TCP", port) in there[target].ports:
                         found.add((source, target, ("TCP", port)))
+    names = (*NAMES, *(["Cloud DNS and metadata"] if CLOUD_DNS in values["networkPolicy"]["dns"] else []))
     for source in {source for source, _, _ in found if source in there}:
-        for target in (*NAMES, *(name for name, when in ALSO_NAMES.items() if when(values))):
-            found |= {(source, target, ("UDP", 53)), (source, target, ("TCP", 53))}
+        found |= {(source, target, (protocol, 53)) for target in names for protocol in ("UDP", "TCP")}
     return found
 
 

@@ -4,7 +4,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards has it, and 
 A finding is a sentence with the pod's name in it; none means all is well.
 """
 
-# A template of pods that may break a rule, by the name of its object and the rule's, with the reason. There is none.
+# What may break a rule, as {(object's name, rule): reason}. Nothing does.
 EXCEPTIONS = {}
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -127,7 +127,7 @@ def _beyond(spec):
 
 
 def pods(objects):
-    """What is wrong with the pods. An exception that nothing needs any more is a finding too, in `unused`."""
+    """What is wrong with the pods, and with the accounts that they run under."""
     for one, metadata, spec in templates(objects):
         name = f"{one['kind']} {one['metadata']['name']}"
         pod = spec.get("securityContext") or {}

@@ -167,6 +167,13 @@ class Checks(unittest.TestCase):
             with self.subTest(path=path, to=to):
                 self.says(pods.pods(broken(ROWS[0].objects, "Deployment", "ovation-consumer", *path, to=to)), phrase)
 
+    def test_an_exception_has_a_reason_and_is_for_one_rule(self):
+        self.assertTrue(all(pods.EXCEPTIONS.values()))
+        objects = broken(ROWS[0].objects, "Deployment", "ovation-consumer", *POD, "hostNetwork", to=True)
+        objects = broken(objects, "Deployment", "ovation-consumer", *SECURITY, "privileged", to=True)
+        with unittest.mock.patch.dict(pods.EXCEPTIONS, {("ovation-consumer", "host namespaces"): "for this test"}):
+            self.assertEqual(len(list(pods.pods(objects))), 1)
+
     def test_pods_of_every_kind_are_seen(self):
         pod = {"containers": [{"name": "a", "image": "b"}]}
         template = {"metadata": {}, "spec": pod}
@@ -325,7 +332,9 @@ class Made(unittest.TestCase):
             ([], (({}, "no"),), "{} should be refused with “no”, and is not"),
             ([], (({"kafka.replicas": 2}, "no"),), "and is with"),
         ):
-            with unittest.mock.patch.object(matrix, "rows", lambda: rows), unittest.mock.patch.object(matrix, "REFUSED", refused):
+            with unittest.mock.patch.object(matrix, "rows", lambda: rows), unittest.mock.patch.multiple(
+                matrix, REFUSED=refused, misspelled=lambda: ()
+            ):
                 found = list(check.check_matrix())
             self.assertTrue(any(phrase in one for one in found), found)
 
