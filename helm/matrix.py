@@ -24,6 +24,10 @@ STORES = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 RECEIVER = [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
 
 
+# What has a volume by itself.
+STORED = ("kafka", "redis", "mongodb", "prometheus", "alertmanager")
+
+
 def elsewhere(part, store, url, **more):
     return {f"{part}.enabled": False, f"external.{store}.url": url} | {f"external.{store}.{key}": value for key, value in more.items()}
 
@@ -95,7 +99,7 @@ OPTIONS = {
     "volumes": {
         "kept": {},
         "of a class": {"storageClassName": "fast", "mongodb.persistence.storageClassName": "faster", "grafana.persistence.enabled": True},
-        "none": {f"{part}.persistence.enabled": False for part in ("kafka", "redis", "mongodb", "prometheus", "alertmanager")},
+        "none": {f"{part}.persistence.enabled": False for part in STORED},
     },
     "scaling": {
         "HPA": {},
@@ -128,7 +132,9 @@ OPTIONS = {
             "grafana.service.type": "LoadBalancer", "grafana.service.port": 5000, "grafana.service.sourceRanges": ["203.0.113.0/24"],
             "grafana.service.annotations": {"example.org/a": "b"}, "grafana.rootUrl": "https://grafana.example.org/",
         },
-        "node port": {"grafana.service.type": "NodePort", "grafana.service.nodePort": 30000, "grafana.env": {"GF_AUTH_BASIC_ENABLED": False}},
+        "node port": {
+            "grafana.service.type": "NodePort", "grafana.service.nodePort": 30000, "grafana.env": {"GF_AUTH_BASIC_ENABLED": False},
+        },
         "off": {"grafana.enabled": False},
         "off, dashboards for another": {"grafana.enabled": False, "grafana.dashboardLabels": {"grafana_dashboard": "1"}},
     },
@@ -142,7 +148,7 @@ OPTIONS = {
             "imagePullSecrets": [{"name": "registry"}],
         },
         "each from its own": {
-            **{f"{part}.image.registry": "third.example.org" for part in ("kafka", "redis", "mongodb", "prometheus", "alertmanager", "grafana")},
+            **{f"{part}.image.registry": "third.example.org" for part in (*STORED, "grafana")},
             **{f"{part}.exporter.image.registry": "fourth.example.org" for part in ("redis", "mongodb")},
         },
     },
@@ -176,7 +182,9 @@ REFUSED = (
     ({"rest-producer.replicas": 3}, "rest-producer"),
     *(
         refusal
-        for part, store, url in (("kafka", "queue", "kafka://a/votes"), ("redis", "tally", "redis://a"), ("mongodb", "book", "mongodb://a/b"))
+        for part, store, url in (
+            ("kafka", "queue", "kafka://a/votes"), ("redis", "tally", "redis://a"), ("mongodb", "book", "mongodb://a/b"),
+        )
         for refusal in (
             ({f"{part}.enabled": False}, f"there is no {store}: set {part}.enabled"),
             ({f"external.{store}.url": url}, f"{part}.enabled is true, and external.{store} names a store elsewhere"),
@@ -202,7 +210,8 @@ def misspelled():
                 yield within + key
                 yield from maps(value, f"{within}{key}.")
 
-    yield from (({f"{name}.misspelled": 1}, "additional properties 'misspelled' not allowed") for name in maps(load(CHART / "values.yaml")))
+    for name in maps(load(CHART / "values.yaml")):
+        yield {f"{name}.misspelled": 1}, "additional properties 'misspelled' not allowed"
 
 
 @dataclass
@@ -292,7 +301,8 @@ def rows():
         chosen = {}
         for option, choice in choices.items():
             chosen |= OPTIONS[option][choice]
-        yield Row(f"pairs {number}: " + ", ".join(f"{option} {choice}" for option, choice in choices.items() if OPTIONS[option][choice]), chosen)
+        name = ", ".join(f"{option} {choice}" for option, choice in choices.items() if OPTIONS[option][choice])
+        yield Row(f"pairs {number}: {name}", chosen)
 
 
 def template(chosen=None, files=(), more=()):

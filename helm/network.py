@@ -242,8 +242,8 @@ def connections(objects, values, namespace="ovation"):
     for policy in policies:
         for rule in (policy["spec"].get("ingress") or []) + (policy["spec"].get("egress") or []):
             for port in rule.get("ports") or []:
-                if isinstance(port.get("port"), int):
-                    universe |= {(port.get("protocol", "TCP"), number) for number in (port["port"], port["port"] + 1, port.get("endPort", port["port"]))}
+                if isinstance(number := port.get("port"), int):
+                    universe |= {(port.get("protocol", "TCP"), each) for each in (number, number + 1, port.get("endPort", number))}
 
     wanted = needed(values, inside, outside)
     unmet = set(wanted)

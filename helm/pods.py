@@ -57,7 +57,8 @@ def _restricted_pod(metadata, spec):
         if sysctl["name"] not in SYSCTLS:
             yield "sysctls", f"sysctl {sysctl['name']} is not a safe one"
     for key, value in (metadata.get("annotations") or {}).items():
-        if key.startswith("container.apparmor.security.beta.kubernetes.io/") and not (value == "runtime/default" or value.startswith("localhost/")):
+        confined = value == "runtime/default" or value.startswith("localhost/")
+        if key.startswith("container.apparmor.security.beta.kubernetes.io/") and not confined:
             yield "AppArmor", f"{key} is {value}"
 
 

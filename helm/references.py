@@ -74,9 +74,10 @@ def references(objects):
             if mount["name"] not in volumes:
                 yield f"mounts the volume {mount['name']}, which is not there"
         for probe in pods.PROBES:
-            port = (container.get(probe) or {}).get("httpGet", {}).get("port") or (container.get(probe) or {}).get("tcpSocket", {}).get("port")
-            if isinstance(port, str) and port not in named:
-                yield f"{probe} asks the port {port}, which is not there"
+            for action in ("httpGet", "tcpSocket"):
+                port = (container.get(probe) or {}).get(action, {}).get("port")
+                if isinstance(port, str) and port not in named:
+                    yield f"{probe} asks the port {port}, which is not there"
 
     def service(name, port, by):
         """Whether a Service has a port, and pods that have it."""
@@ -112,7 +113,8 @@ def references(objects):
         if not selected:
             yield f"Service {name}: selects no pods"
         for spec in selected:
-            ports = [key for container in pods.containers(spec) for port in container.get("ports") or [] for key in (port["containerPort"], port.get("name"))]
+            having = [port for container in pods.containers(spec) for port in container.get("ports") or []]
+            ports = [key for port in having for key in (port["containerPort"], port.get("name"))]
             for port in one["spec"]["ports"]:
                 if port.get("targetPort", port["port"]) not in ports:
                     yield f"Service {name}: its pods have no port {port.get('targetPort', port['port'])}"

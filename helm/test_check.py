@@ -102,13 +102,15 @@ BROKEN_PODS = (
     ((*POD, "volumes", "+"), {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}, "volume t has a token"),
 )
 
+ENV = ("Deployment", "ovation-consumer", *CONTAINER, "env")
+
 # In which row, of which object, what is set to what, and what has to be said of it.
 BROKEN_NAMES = (
     (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", 0, "value"), "$(NOBODY)", "takes $(NOBODY)"),
-    (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "ovation", "key": "no"}}}, "names no in"),
-    (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}, "Secret x"),
-    (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", "+"), {"name": "A", "value": "http://ovation-nobody:1"}, "Service ovation-nobody"),
-    (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", "+"), {"name": "A", "value": "kafka://ovation-kafka:9099/votes"}, "port 9099"),
+    (0, (*ENV, "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "ovation", "key": "no"}}}, "names no in"),
+    (0, (*ENV, "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}, "Secret x"),
+    (0, (*ENV, "+"), {"name": "A", "value": "http://ovation-nobody:1"}, "Service ovation-nobody"),
+    (0, (*ENV, "+"), {"name": "A", "value": "kafka://ovation-kafka:9099/votes"}, "port 9099"),
     (0, ("Deployment", "ovation-consumer", *CONTAINER, "volumeMounts", "+"), {"name": "gone", "mountPath": "/x"}, "volume gone"),
     (0, ("Deployment", "ovation-consumer", *CONTAINER, "livenessProbe", "httpGet", "port"), "gone", "port gone"),
     (0, ("Deployment", "ovation-consumer", *POD, "volumes", 0, "configMap", "name"), "gone", "ConfigMap gone"),
@@ -188,7 +190,9 @@ class Checks(unittest.TestCase):
 
     def test_images_come_from_where_values_say(self):
         objects, values = ROWS[0].objects, ROWS[0].values
-        for kind, name, path in (("Deployment", "ovation-consumer", CONTAINER), ("StatefulSet", "ovation-kafka", CONTAINER), ("Pod", "ovation-test", ("spec", "containers", 0))):
+        for kind, name, path in (
+            ("Deployment", "ovation-consumer", CONTAINER), ("StatefulSet", "ovation-kafka", CONTAINER), ("Pod", "ovation-test", ("spec", "containers", 0)),
+        ):
             self.says(pods.images(broken(objects, kind, name, *path, "image", to="elsewhere:1"), values), "elsewhere:1")
         mirrored = matrix.merged(values, {"global": {"imageRegistry": "mirror.example.org"}})
         count = sum(len(pods.containers(spec)) for _, _, spec in pods.templates(objects))
@@ -283,7 +287,8 @@ class Connections(unittest.TestCase):
             allowed = [one for one in row.objects if one["metadata"]["name"] != "ovation-default-deny"]
             # Each component has a policy of its own too: what default-deny is for is a pod without one.
             self.assertEqual(self.wrong(allowed, row), [])
-            stray = {"kind": "Pod", "metadata": {"name": "stray", "labels": {"app.kubernetes.io/name": "ovation", "app.kubernetes.io/instance": "ovation"}}, "spec": {"containers": []}}
+            labels = {"app.kubernetes.io/name": "ovation", "app.kubernetes.io/instance": "ovation"}
+            stray = {"kind": "Pod", "metadata": {"name": "stray", "labels": labels}, "spec": {"containers": []}}
             self.assertEqual(self.wrong([*row.objects, stray], row), [])
             self.assertTrue(self.wrong([*allowed, stray], row))
 
