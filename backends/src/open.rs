@@ -364,7 +364,11 @@ impl Servers {
             }
             if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
                 let known = schemes.join("... or ");
-                let problem = format!("{url:?} names no store of this kind; give {known}... or {EMBEDDED}");
+                // Only how it begins: there may be a password in it.
+                let begins = url
+                    .split_once("://")
+                    .map_or_else(|| format!("{url:?} names"), |(scheme, _)| format!("{scheme}:// begins"));
+                let problem = format!("{begins} no store of this kind; give {known}... or {EMBEDDED}");
                 return Err(ConfigError::new(key, problem));
             }
             if !is_built {

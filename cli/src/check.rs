@@ -81,7 +81,9 @@ pub(crate) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
         let receipt = persist(deadline, || async {
             let answer =
                 if is_rest { cast_rest(&args, url, &vote_id).await } else { cast_grpc(&args, url, &vote_id).await };
-            answer.and_then(|receipt| if receipt.vote_id == vote_id { Ok(receipt) } else { Err("the receipt of another vote".into()) })
+            answer.and_then(|receipt| {
+                if receipt.vote_id == vote_id { Ok(receipt) } else { Err("the receipt of another vote".into()) }
+            })
         });
         let receipt = receipt.await.map_err(|problem| format!("the door {url} acknowledged no vote: {problem}"))?;
         if !args.json {

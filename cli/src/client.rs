@@ -1,7 +1,11 @@
 //! Asks the services.
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, StatusCode, Uri, body::Bytes, header::{CONTENT_TYPE, HOST}};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Bytes,
+    header::{CONTENT_TYPE, HOST},
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::TcpStream;

@@ -197,7 +197,8 @@ impl Forwarder {
         let mut client = VoteServiceClient::new(channel);
         // Never full: no more votes than that are unanswered.
         let (messages, source) = mpsc::channel(LANE_VOTES);
-        let mut outcomes = client.cast_votes(ReceiverStream::new(source)).await.map_err(|status| why(&status))?.into_inner();
+        let mut outcomes =
+            client.cast_votes(ReceiverStream::new(source)).await.map_err(|status| why(&status))?.into_inner();
         let _open = Open::new(&self.open_lanes);
         let mut messages = Some(messages);
         let retire = sleep(life);
@@ -281,7 +282,8 @@ async fn cast_alone(mut client: VoteServiceClient<Channel>, vote: Waiting) {
 
 /// The vote as it was asked for: the gRPC door judges it.
 fn message(request: VoteRequest, vote_id: VoteId) -> CastVoteRequest {
-    let VoteRequest { name, album, year, rank, contest, voter, vote_id: _, idempotency_key: _, traceparent: _ } = request;
+    let VoteRequest { name, album, year, rank, contest, voter, vote_id: _, idempotency_key: _, traceparent: _ } =
+        request;
     // No year that is out of the message's range is a valid one.
     let year = year.map(|year| i32::try_from(year).unwrap_or(i32::MAX));
     let vote_id = Some(vote_id.to_string());
@@ -291,8 +293,9 @@ fn message(request: VoteRequest, vote_id: VoteId) -> CastVoteRequest {
 /// What the gRPC door said of the vote of this id.
 fn read(outcome: CastVotesResponse, vote_id: VoteId) -> Result<Accepted, Refusal> {
     match outcome.outcome {
-        Some(cast_votes_response::Outcome::Receipt(receipt)) => accepted(&receipt, vote_id)
-            .ok_or_else(|| unpublished(vote_id, PublishError::Unavailable(format!("no receipt of this vote: {receipt:?}")))),
+        Some(cast_votes_response::Outcome::Receipt(receipt)) => accepted(&receipt, vote_id).ok_or_else(|| {
+            unpublished(vote_id, PublishError::Unavailable(format!("no receipt of this vote: {receipt:?}")))
+        }),
         Some(cast_votes_response::Outcome::Error(error)) => Err(refusal(error, vote_id)),
         None => Err(unpublished(vote_id, PublishError::Unavailable("neither a receipt nor an error came".to_owned()))),
     }

@@ -86,7 +86,8 @@ impl Stack {
         std::fs::create_dir_all(folder).unwrap();
         let urls = Urls { queue: String::new(), tally: String::new(), book: String::new() };
         let folder = folder.canonicalize().unwrap();
-        let mut stack = Self { folder, port, brokers, urls, is_kept: false, options, environment, turn: Arc::default() };
+        let mut stack =
+            Self { folder, port, brokers, urls, is_kept: false, options, environment, turn: Arc::default() };
         let (mut down, turn) = (stack.command(&["down"]), Arc::clone(&stack.turn));
         on_signal(move || {
             // Kept: whoever comes after it would start something again.

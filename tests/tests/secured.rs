@@ -24,7 +24,14 @@ struct Forwarder(Child);
 impl Forwarder {
     fn start(grpc: &str, port: u16, log: &Path) -> Self {
         let mut program = Command::new(program_named("rest-producer"));
-        program.args(["--forward", grpc, "--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{}", port + 1)]);
+        program.args([
+            "--forward",
+            grpc,
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--admin",
+            &format!("127.0.0.1:{}", port + 1),
+        ]);
         program.stdin(Stdio::null()).stdout(File::create(log).unwrap()).stderr(File::create(log).unwrap());
         Self(program.spawn().unwrap())
     }
@@ -71,7 +78,8 @@ fn votes_are_counted_once_over_tls_and_whoever_is_not_let_in_is_told_why() {
     let _forwarder = Forwarder::start(&grpc, PORT + 40, &folder.join("forwarder.log"));
     let forwarded = at(&format!("127.0.0.1:{}", PORT + 40));
 
-    let checked = tests::run(&["check", "--rest", &rest, "--rest", &forwarded, "--grpc", &grpc, "--results", &results, "--json"]);
+    let checked =
+        tests::run(&["check", "--rest", &rest, "--rest", &forwarded, "--grpc", &grpc, "--results", &results, "--json"]);
     assert_eq!(tests::json(&checked)["votes"].as_array().map(Vec::len), Some(3));
     let (by_rest, by_grpc) = (flood("rest", &rest), flood("grpc", &grpc) + flood("rest", &forwarded));
     let doors = || -> Value { tests::get(&format!("{results}/v1/contests/bands/tally"))["doors"].clone() };

@@ -30,17 +30,23 @@ mod queue;
 mod receipts;
 mod topic;
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use rdkafka::{
     ClientContext, Message, Statistics,
-    config::RDKafkaLogLevel,
-    error::KafkaError,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
+
+use address::Address;
 
 use crate::open::NotOpen;
 
@@ -90,17 +96,28 @@ impl Voice {
     }
 }
 
-/// What the library says of a failed connection, without the name of its thread and how long that took.
-fn complaint(message: &str) -> String {
-    let message = message.split_once("]: ").filter(|_| message.starts_with("[thrd:")).map_or(message, |(_, rest)| rest);
-    message.split(" (after ").next().unwrap_or(message).to_owned()
+/// What the library says of a failed connection, without how long that took.
+fn complaint(reason: &str) -> String {
+    reason.split(" (after ").next().unwrap_or(reason).to_owned()
+}
+
+/// How long is listened to a client for another error.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// Asks brokers something for the first time. A consumer asks, in no group: it is a client that can be listened to, and only so
+/// it says why a connection failed.
+fn ask<T>(address: &Address, question: impl FnOnce(&BaseConsumer<Voice>) -> KafkaResult<T>) -> Result<T, NotOpen> {
+    let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice::default())
+        .map_err(|error| NotOpen::BadUrl(error.to_string()))?;
+    question(&client).map_err(|error| {
+        // Each error ends a look, and what else was said does not.
+        while client.poll(LISTEN).is_some() {}
+        client.context().why(&error)
+    })
 }
 
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "FAIL" {
-            *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint(message));
-        }
         // Lost connections are no errors of ours: what they cost is told where it is noticed.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -112,6 +129,10 @@ impl ClientContext for Voice {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
+        // That all brokers are down is what follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint(reason));
+        }
     }
 
     fn stats(&self, statistics: Statistics) {

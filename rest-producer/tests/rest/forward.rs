@@ -79,7 +79,10 @@ async fn a_vote_is_put_on_the_log_by_the_grpc_door() {
     assert_eq!(answer.status, 202, "{answer:?}");
     let logged = grpc.log.log();
     let [logged] = logged.as_slice() else { panic!("{logged:?}") };
-    assert_eq!((logged.door, logged.name.as_str(), logged.vote_id.to_string().as_str()), (DoorKind::Grpc, "Pink Floyd", id));
+    assert_eq!(
+        (logged.door, logged.name.as_str(), logged.vote_id.to_string().as_str()),
+        (DoorKind::Grpc, "Pink Floyd", id)
+    );
     assert_eq!((logged.album.as_deref(), logged.year, logged.rank), (Some("The Wall"), Some(1979), Some(5.0)));
     let receipt = answer.json();
     assert_eq!(receipt["vote_id"], id);
