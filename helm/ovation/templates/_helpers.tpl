@@ -198,6 +198,12 @@ lifecycle:
     sleep: {seconds: {{ .Values.drainSeconds }}}
 {{- end -}}
 
+{{/* The contest that `helm test` votes in. Contests may want voters or candidates, so beside them there is one that wants neither;
+     without contests there is `bands` alone, which is open to any name. */}}
+{{- define "ovation.testContest" -}}
+{{- if .Values.contests }}check{{ else }}bands{{ end -}}
+{{- end -}}
+
 {{/* ovation.toml. Every JSON text, number and list is one in TOML too; and a whole number stays one. */}}
 {{- define "ovation.toml" -}}
 {{- range $key, $value := .Values.config }}
@@ -209,6 +215,10 @@ lifecycle:
 {{- range $key, $value := $rules }}
 {{ $key }} = {{ toJson $value }}
 {{- end }}
+{{- end }}
+{{- if and .Values.contests (not (hasKey .Values.contests "check")) }}
+
+[contests.check]
 {{- end }}
 {{- end -}}
 
