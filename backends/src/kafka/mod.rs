@@ -30,7 +30,10 @@ mod queue;
 mod receipts;
 mod topic;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rdkafka::{
     ClientContext, Message, Statistics,
@@ -38,6 +41,8 @@ use rdkafka::{
     error::KafkaError,
     message::{BorrowedMessage, Headers},
 };
+
+use crate::open::NotOpen;
 
 pub(crate) use feed::KafkaFeed;
 pub(crate) use group::has_consumers;
@@ -59,6 +64,8 @@ fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str>
 #[derive(Default)]
 struct Voice {
     has_lost_brokers: AtomicBool,
+    /// Why a connection failed last.
+    complaint: Mutex<Option<String>>,
 }
 
 impl Voice {
@@ -69,10 +76,31 @@ impl Voice {
     fn has_lost_brokers(&self) -> bool {
         self.has_lost_brokers.load(Ordering::Relaxed)
     }
+
+    /// Why a question was not answered: the question's own error only says that its time was over.
+    fn why(&self, error: &KafkaError) -> NotOpen {
+        let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(complaint) = complaint else { return NotOpen::Unreachable(error.to_string()) };
+        if complaint.contains("SASL authentication error") {
+            return NotOpen::Refused(format!(
+                "{complaint}; the URL needs sasl.mechanism, sasl.username and sasl.password of a user of these brokers"
+            ));
+        }
+        NotOpen::untrusted(&complaint, "ssl.ca.location").unwrap_or(NotOpen::Unreachable(complaint))
+    }
+}
+
+/// What the library says of a failed connection, without the name of its thread and how long that took.
+fn complaint(message: &str) -> String {
+    let message = message.split_once("]: ").filter(|_| message.starts_with("[thrd:")).map_or(message, |(_, rest)| rest);
+    message.split(" (after ").next().unwrap_or(message).to_owned()
 }
 
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint(message));
+        }
         // Lost connections are no errors of ours: what they cost is told where it is noticed.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

@@ -74,7 +74,8 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     let replication = wanted_replication(address, brokers);
     let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     if replication > brokers {
-        return Err(NotOpen::Refused(format!(
+        // Those of a cluster that starts come one after the other.
+        return Err(NotOpen::Unreachable(format!(
             "{replication} copies are wanted and there are {brokers} brokers; start more brokers, or give ?replication={brokers}"
         )));
     }
@@ -129,7 +130,8 @@ fn unreachable(error: impl ToString) -> NotOpen {
 
 fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
     // The one question of the client library that can't be asked without blocking.
-    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, ANSWER)).map_err(unreachable)?;
+    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, ANSWER))
+        .map_err(|error| admin.inner().context().why(&error))?;
     match u16::try_from(metadata.brokers().len()) {
         Ok(0) | Err(_) => Err(NotOpen::Unreachable("no broker is known".to_owned())),
         Ok(brokers) => Ok(brokers),
