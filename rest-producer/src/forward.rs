@@ -40,7 +40,7 @@ use votes::{
 const LANES: usize = 4;
 
 /// How long a lane keeps its connection, so that pods that were added get their share.
-const LANE_LIFE: Duration = Duration::from_secs(60);
+const LANE_LIFE: Duration = Duration::from_mins(1);
 
 /// Votes of one lane between being sent and being answered; the gRPC door takes no more of a stream.
 const LANE_VOTES: usize = 2_000;
