@@ -1,8 +1,7 @@
 """Processes that outlive the command which started them: those of dev/cluster."""
 
-import os
-import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +35,19 @@ def tail(path, lines):
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"
+
+
+def run(command, *, fails=None, **options):
+    """What a command says. Where it fails, that with a sentence."""
+    done = subprocess.run([str(part) for part in command], stdin=None if "input" in options else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    if done.returncode:
+        raise Failure(f"{fails or ' '.join(str(part) for part in command[:4]) + ' failed'}:\n{(done.stdout + done.stderr).strip()}")
+    return done.stdout
+
+
+def say(text):
+    """A line on how far a command is, under its name."""
+    print(f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}: {text}", flush=True)
 
 
 class Process:
