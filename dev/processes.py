@@ -1,4 +1,4 @@
-"""Processes that outlive the command which started them: those of dev/cluster."""
+"""Processes that outlive the command which started them: those of dev/stack and of dev/cluster."""
 
 import subprocess
 import sys
