@@ -78,5 +78,5 @@ class Process:
     def await_ready(self, is_ready, seconds):
         in_time = wait_until(lambda: not self.pid() or is_ready(), seconds)
         if not in_time or not self.pid():
-            what = f"isn't ready after {seconds} s" if in_time is False else "ended"
+            what = f"isn't ready after {seconds} s" if self.pid() else "ended"
             raise Failure(f"{self.name} {what}; the end of {self.log}:\n{tail(self.log, 20)}")
