@@ -49,6 +49,16 @@ pub(crate) enum NotOpen {
 }
 
 impl NotOpen {
+    /// If this is about a server's certificate: that it is not trusted, and which option names the authority that signed it.
+    pub(crate) fn untrusted(problem: &str, option: &str) -> Option<Self> {
+        problem.to_lowercase().contains("certificate").then(|| {
+            Self::Refused(format!(
+                "{problem}; its certificate has to name this host and be signed by an authority that is known here: give the \
+                 authority's certificate (PEM) by {option}"
+            ))
+        })
+    }
+
     /// For the person who gave the URL; `key` is its key in the configuration.
     fn told(self, key: &str, store: &str) -> Failure {
         match self {
@@ -343,7 +353,7 @@ impl Servers {
     fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
-            ("tally", &config.tally, "redis", &["redis://"], cfg!(feature = "redis")),
+            ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
             ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
         ];
         let mut embedded = Vec::new();
@@ -354,7 +364,11 @@ impl Servers {
             }
             if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
                 let known = schemes.join("... or ");
-                let problem = format!("{url:?} names no store of this kind; give {known}... or {EMBEDDED}");
+                // Only how it begins: there may be a password in it.
+                let begins = url
+                    .split_once("://")
+                    .map_or_else(|| format!("{url:?} names"), |(scheme, _)| format!("{scheme}:// begins"));
+                let problem = format!("{begins} no store of this kind; give {known}... or {EMBEDDED}");
                 return Err(ConfigError::new(key, problem));
             }
             if !is_built {

@@ -13,7 +13,7 @@ use std::{
 use backends::Stores;
 use kafka_cluster::Topic;
 use rdkafka::admin::{NewTopic, TopicReplication};
-use service::health::Weight;
+use service::{Health, health::Weight};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -192,8 +192,22 @@ async fn a_topic_that_does_not_keep_the_promise_is_refused_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_copies_than_brokers_are_refused() {
+async fn more_copies_than_brokers_are_waited_for() {
     let topic = Topic { options: "?replication=9".to_owned(), ..Topic::of_the_environment() };
-    let Err(refusal) = topic.stores().queue(Weight::Vital).await else { panic!("it is refused") };
-    assert!(refusal.to_string().contains("9 copies are wanted and there are"), "{refusal}");
+    let health = Health::default();
+    let stores = topic.stores_shown_at(&health);
+    let opening = tokio::spawn(async move { stores.queue(Weight::Vital).await.map(drop) });
+    let told = async {
+        loop {
+            let report = health.report().await;
+            let problem = report.checks.first().and_then(|check| check.error.clone()).unwrap_or_default();
+            if problem.contains("9 copies are wanted and there are") {
+                return report.ready;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(!timeout(SOON, told).await.unwrap());
+    assert!(!opening.is_finished());
+    opening.abort();
 }

@@ -121,7 +121,7 @@ async fn doors_refuse_in_time_while_kafka_is_away_and_recover_by_themselves() {
         let (mut waiting, mut refused, begun) = (JoinSet::new(), 0, Instant::now());
         while begun.elapsed() < Duration::from_secs(3) {
             for _ in 0..500 {
-                match door.submit(request()) {
+                match door.submit(request()).casting {
                     Ok(casting) => drop(waiting.spawn(casting)),
                     Err(refusal) => refused += usize::from(refusal.reason == Reason::LogUnavailable),
                 }
@@ -199,7 +199,7 @@ async fn an_acknowledged_vote_survives_the_death_of_leaders() {
             loop {
                 ticks.tick().await;
                 for _ in 0..if is_over.load(Ordering::Relaxed) { 0 } else { 20 } {
-                    match door.submit(request()) {
+                    match door.submit(request()).casting {
                         Ok(casting) => drop(waiting.spawn(casting)),
                         Err(_) => refused += 1,
                     }

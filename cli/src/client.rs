@@ -1,7 +1,11 @@
-//! Asks the results service.
+//! Asks the services.
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, Uri, body::Bytes, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Bytes,
+    header::{CONTENT_TYPE, HOST},
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
@@ -36,8 +40,17 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
 
 /// Gets `path` of the service at `base`: the whole URL, and the body as it is.
 pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    let (url, status, body) = ask(base, path).await?;
-    if status != StatusCode::OK {
+    succeeded(ask(base, path, None).await?)
+}
+
+/// Posts JSON to `path` of the service at `base`.
+pub(crate) async fn post<T: DeserializeOwned>(base: &str, path: &str, json: String) -> Result<T, ClientError> {
+    let (url, body) = succeeded(ask(base, path, Some(json)).await?)?;
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+fn succeeded((url, status, body): (String, StatusCode, Bytes)) -> Result<(String, Bytes), ClientError> {
+    if !status.is_success() {
         let problem = serde_json::from_slice::<Problem>(&body);
         let detail = problem.map_or_else(|_| String::new(), |problem| format!("{}: {}", problem.title, problem.detail));
         return Err(ClientError::Refused { url, status, detail });
@@ -47,30 +60,35 @@ pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes),
 
 /// As [`get_bytes`], whatever the status is: where a body says the same in more words.
 pub(crate) async fn get_any(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    let (url, _, body) = ask(base, path).await?;
+    let (url, _, body) = ask(base, path, None).await?;
     Ok((url, body))
 }
 
-async fn ask(base: &str, path: &str) -> Result<(String, StatusCode, Bytes), ClientError> {
+/// Gets, or posts JSON.
+async fn ask(base: &str, path: &str, json: Option<String>) -> Result<(String, StatusCode, Bytes), ClientError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|_| ClientError::Url(base.to_owned()))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(ClientError::Url(base.to_owned()));
     };
-    let (status, body) = fetch(&uri, host)
+    let (status, body) = fetch(&uri, host, json)
         .await
         .map_err(|error| ClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
     Ok((url, status, body))
 }
 
-async fn fetch(uri: &Uri, host: &str) -> Result<(StatusCode, Bytes), service::program::Failure> {
+async fn fetch(uri: &Uri, host: &str, json: Option<String>) -> Result<(StatusCode, Bytes), service::program::Failure> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = uri.authority().map_or(host, |authority| authority.as_str());
-    let request = Request::get(path).header(HOST, authority).body(Empty::<Bytes>::new())?;
+    let request = match &json {
+        None => Request::get(path),
+        Some(_) => Request::post(path).header(CONTENT_TYPE, "application/json"),
+    };
+    let request = request.header(HOST, authority).body(Full::new(Bytes::from(json.unwrap_or_default())))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();

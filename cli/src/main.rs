@@ -1,6 +1,7 @@
 //! `ovation`: the whole system in one process, and the operator's commands.
 
 mod audit;
+mod check;
 mod client;
 mod compare;
 mod dead;
@@ -32,6 +33,7 @@ enum Command {
     Up(Box<up::UpArgs>),
     Flood(Box<flood::FloodArgs>),
     Compare(Box<compare::CompareArgs>),
+    Check(check::CheckArgs),
     Tally(tally::TallyArgs),
     Rate(rate::RateArgs),
     Stats(stats::StatsArgs),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(*args),
         Command::Flood(args) => on_runtime(async { Ok(flood::run(*args, stop_on_interrupt()).await) }),
         Command::Compare(args) => on_runtime(async { compare::run(*args, stop_on_interrupt()).await }),
+        Command::Check(args) => on_runtime(check::run(args)),
         Command::Tally(args) => on_runtime(tally::run(args)),
         Command::Rate(args) => on_runtime(async { rate::run(args, stop_on_interrupt()).await }),
         Command::Stats(args) => on_runtime(async { stats::run(args, stop_on_interrupt()).await }),

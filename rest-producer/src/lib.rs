@@ -8,12 +8,14 @@
 //! | reading a body that is late, or larger than it may be | `body` |
 //! | where one vote of a batch ends and the next begins | `split` |
 //! | what is answered | `receipt` |
+//! | passing votes on to the gRPC producer, instead of putting them on the log | `forward` |
 //! | `GET /openapi.json`, generated from all of these | `openapi` |
 //!
 //! A vote's meaning is not in here: that is [`votes::Door`].
 
 mod batch;
 mod body;
+mod forward;
 mod headers;
 mod openapi;
 mod receipt;
@@ -23,6 +25,7 @@ mod split;
 use std::net::SocketAddr;
 
 pub use body::Patience;
+pub use forward::Forwarder;
 use rocket::{
     Build, Rocket, get, routes,
     shield::{NoSniff, Shield},

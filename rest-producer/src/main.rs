@@ -4,10 +4,11 @@ use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
+use rest_producer::Forwarder;
 use serde::Serialize;
 use service::{
     Config, Context,
-    config::{CommonFlags, DoorFlags},
+    config::{CommonFlags, DoorFlags, GrpcEndpoint},
     door::MeteredDoor,
     health::Weight,
     program::{self, Outcome},
@@ -31,6 +32,10 @@ struct Flags {
     #[arg(long = "listen", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     rest: Option<String>,
+    /// Pass votes on to the gRPC producer at this URL, like <http://127.0.0.1:50051>, instead of putting them on the vote log
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -42,6 +47,9 @@ fn main() -> ExitCode {
 }
 
 async fn serve(context: Context) -> Outcome {
+    if let Some(to) = context.config.forward.clone() {
+        return serve_forwarding(context, &to).await;
+    }
     let Context { config, health, shutdown, starting, .. } = context;
     let contests = config.contests()?;
     let stores = Stores::open(&config, &health)?;
@@ -54,4 +62,12 @@ async fn serve(context: Context) -> Outcome {
     let outcome = rest_producer::run(config.rest, door, shutdown, move |_| drop(starting)).await;
     queue.flush().await;
     Ok(outcome?)
+}
+
+/// Contests, secret and stores are the gRPC producer's; here none is opened.
+async fn serve_forwarding(context: Context, to: &GrpcEndpoint) -> Outcome {
+    let Context { config, health, shutdown, starting, .. } = context;
+    let forwarder = Forwarder::start(to, config.queue_votes, &health)?;
+    let door = MeteredDoor::new(Door::forwarding(DoorKind::Grpc, forwarder), config.trusted_proxies);
+    Ok(rest_producer::run(config.rest, door, shutdown, move |_| drop(starting)).await?)
 }

@@ -39,6 +39,13 @@ impl TrustedProxies {
         client
     }
 
+    /// The network of the client behind a peer. A trusted proxy that names nobody is not its own client: whose request it
+    /// passes on is not known then.
+    pub fn network<'a>(&self, peer: IpAddr, lines: impl IntoIterator<Item = &'a str>) -> Option<Network> {
+        let client = self.client(peer, lines);
+        (client != peer.to_canonical() || !self.have(client)).then(|| client.into())
+    }
+
     fn have(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
@@ -147,6 +154,18 @@ mod tests {
         assert_eq!(client("10.1.2.3", &["203.0.113.9:4711, [fd00::2]:80"]), "203.0.113.9", "some proxies write ports");
         assert_eq!(client("10.1.2.3", &[]), "10.1.2.3");
         assert_eq!(client("10.1.2.3", &["10.0.0.1, 10.0.0.2"]), "10.0.0.1", "a client that is a proxy itself");
+    }
+
+    #[test]
+    fn a_proxy_that_names_nobody_is_not_a_client() {
+        let network = |peer: &str, lines: &[&str]| {
+            let network = proxies("10.0.0.0/8").network(peer.parse().unwrap(), lines.iter().copied());
+            network.map(|network| network.to_string())
+        };
+        assert_eq!(network("10.1.2.3", &[]), None);
+        assert_eq!(network("::ffff:10.1.2.3", &["unknown"]), None);
+        assert_eq!(network("10.1.2.3", &["10.9.9.9"]).as_deref(), Some("10.9.9.0/24"));
+        assert_eq!(network("203.0.113.9", &[]).as_deref(), Some("203.0.113.0/24"));
     }
 
     #[test]

@@ -47,14 +47,16 @@ pub struct Config {
     pub log_retention: Option<Retention>,
     /// How much of the vote book is kept; all if absent. Older votes stay in its summaries.
     pub book_retention: Option<Retention>,
-    /// How many votes may wait for the log before doors refuse.
+    /// The gRPC producer to which the REST producer passes votes on, instead of putting them on the log itself.
+    pub forward: Option<GrpcEndpoint>,
+    /// How many votes may wait for the log, or for the gRPC producer, before doors refuse.
     pub queue_votes: usize,
     /// What is logged: a level, or `tracing` directives like `info,consumer=debug`.
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
-    /// Where traces of votes go; they are not traced if absent.
-    pub traces: Option<Collector>,
+    /// Where traces of votes go, an OTLP collector; they are not traced if absent.
+    pub traces: Option<GrpcEndpoint>,
     /// The share of votes that are traced, of those whose client did not decide.
     pub traces_ratio: Ratio,
     /// The contests; `bands`, open to any name, if there are none.
@@ -71,19 +73,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// The gRPC endpoint of an OTLP collector, like `http://127.0.0.1:4317`.
+/// Where a gRPC server is called, without TLS: `http://HOST:PORT`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Collector(String);
+pub struct GrpcEndpoint(String);
 
-impl Collector {
+impl GrpcEndpoint {
     /// Its URL.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl TryFrom<String> for Collector {
+impl TryFrom<String> for GrpcEndpoint {
     type Error = String;
 
     fn try_from(url: String) -> Result<Self, String> {
@@ -91,15 +93,15 @@ impl TryFrom<String> for Collector {
         let is_bare = |uri: &Uri| uri.path_and_query().is_none_or(|rest| rest.as_str() == "/");
         match uri.as_ref().and_then(|uri| uri.scheme_str()) {
             Some("http") if uri.as_ref().is_some_and(is_bare) => Ok(Self(url)),
-            Some("https") => Err("TLS is not spoken here; give the collector beside this process, by http".to_owned()),
-            _ => Err(format!("{url:?} is no gRPC endpoint of a collector; give one like http://127.0.0.1:4317")),
+            Some("https") => Err("TLS is not spoken here; give a server in the same network, by http".to_owned()),
+            _ => Err(format!("{url:?} is no gRPC server's URL; give one like http://127.0.0.1:4317")),
         }
     }
 }
 
-impl From<Collector> for String {
-    fn from(collector: Collector) -> Self {
-        collector.0
+impl From<GrpcEndpoint> for String {
+    fn from(endpoint: GrpcEndpoint) -> Self {
+        endpoint.0
     }
 }
 
@@ -259,6 +261,7 @@ impl Config {
             secret_file: None,
             log_retention: None,
             book_retention: None,
+            forward: None,
             queue_votes: 20_000,
             log: "info".into(),
             log_format: LogFormat::Text,

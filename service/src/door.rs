@@ -12,7 +12,7 @@ use std::{
 };
 
 use metrics::{Counter, Histogram};
-use votes::{Accepted, Casting, Door, Reason, Refusal, VoteRequest, VoterHash};
+use votes::{Accepted, Casting, Door, Reason, Refusal, Submitted, VoteRequest, VoterHash};
 
 use crate::{
     client::{Network, TrustedProxies},
@@ -29,6 +29,9 @@ pub type Outcome = Result<Accepted, Refusal>;
 /// which voter and which network most votes come from: `ovation_heavy_hitter_ratio{door,kind}`. All votes that could be read
 /// count there, refused or not, since what is wrong with traffic often is refused; voters as far as the rules of the
 /// contest let their votes in, as nobody else's hash is known.
+///
+/// A door that passes votes on has `ovation_forwarded_votes_total` and `ovation_forward_seconds` instead, so that each vote
+/// is counted by one door only.
 ///
 /// If votes are traced, each has a span that is as long as the cast.
 #[derive(Clone)]
@@ -54,17 +57,18 @@ impl MeteredDoor {
     /// Outside of a runtime.
     pub fn new(door: Door, proxies: TrustedProxies) -> Self {
         let name = door.kind().as_str();
-        let counter = |outcome| metrics::counter!("ovation_votes_total", "door" => name, "outcome" => outcome);
-        metrics::describe_counter!("ovation_votes_total", "Votes cast, by door and outcome");
-        metrics::describe_histogram!(
-            "ovation_cast_seconds",
-            metrics::Unit::Seconds,
-            "From the cast of a vote to the log's receipt"
-        );
+        let (votes, seconds) = if door.is_forwarding() {
+            ("ovation_forwarded_votes_total", "ovation_forward_seconds")
+        } else {
+            ("ovation_votes_total", "ovation_cast_seconds")
+        };
+        let counter = |outcome| metrics::counter!(votes, "door" => name, "outcome" => outcome);
+        metrics::describe_counter!(votes, "Votes cast, by door and outcome");
+        metrics::describe_histogram!(seconds, metrics::Unit::Seconds, "From the cast of a vote to the log's receipt");
         let meters = Meters {
             accepted: counter("accepted"),
             refused: Reason::ALL.map(|reason| counter(reason.slug())),
-            cast_seconds: metrics::histogram!("ovation_cast_seconds", "door" => name),
+            cast_seconds: metrics::histogram!(seconds, "door" => name),
         };
         Self { door, meters: Arc::new(meters), traffic: Traffic::new(name), proxies, tracer: traces::tracer() }
     }
@@ -76,7 +80,7 @@ impl MeteredDoor {
         peer: Option<SocketAddr>,
         forwarded: impl IntoIterator<Item = &'a str>,
     ) -> Option<Network> {
-        Some(self.proxies.client(peer?.ip(), forwarded).into())
+        self.proxies.network(peer?.ip(), forwarded)
     }
 
     /// Ends the current minute of traffic now and tells of it, for tests that have no minute.
@@ -92,7 +96,7 @@ impl MeteredDoor {
         let begun = self.begin(&mut request);
         let outcome = match request {
             Ok(request) => {
-                let (voter, casting) = self.submit(request);
+                let Submitted { voter, casting } = self.door.submit(request);
                 self.traffic.note(1, from, voter);
                 match casting {
                     Ok(casting) => casting.await,
@@ -103,14 +107,6 @@ impl MeteredDoor {
         };
         self.end(begun, &outcome);
         outcome
-    }
-
-    /// Hands a vote to the log, and says whose it is if it was let in.
-    fn submit(&self, request: VoteRequest) -> (Option<VoterHash>, Result<Casting, Refusal>) {
-        match self.door.admit(request) {
-            Ok(vote) => (vote.voter, self.door.publish(vote)),
-            Err(refusal) => (None, Err(refusal)),
-        }
     }
 
     /// Counts a refusal of something that never was a vote of its own.
@@ -205,9 +201,9 @@ impl Line {
     pub fn cast(&mut self, mut request: Result<VoteRequest, Refusal>) -> Result<(), Wait> {
         let begun = self.door.begin(&mut request);
         let is_readable = request.is_ok();
-        let (voter, casting) = match request {
-            Ok(request) => self.door.submit(request),
-            Err(refusal) => (None, Err(refusal)),
+        let Submitted { voter, casting } = match request {
+            Ok(request) => self.door.door.submit(request),
+            Err(refusal) => Submitted { voter: None, casting: Err(refusal) },
         };
         let place = match casting {
             Ok(casting) => {

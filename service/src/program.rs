@@ -103,7 +103,8 @@ async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(
     let (health, leaving, admin_shutdown) = (Health::default(), CancellationToken::new(), CancellationToken::new());
     let starting = health.latch("start");
     tokio::spawn(admin_shutdown.clone().run_until_cancelled_owned(machine::watch(health.clone(), config.data.clone())));
-    let admin = admin::run(config.admin, health.clone(), metrics.clone(), admin_shutdown.clone());
+    // On a task of its own: it answers while a service keeps its thread busy, as client libraries do when they connect.
+    let admin = tokio::spawn(admin::run(config.admin, health.clone(), metrics.clone(), admin_shutdown.clone()));
     let services = services(Context { config, health: health.clone(), metrics, shutdown: leaving.clone(), starting });
     let signals = leave_on_signal(&health, &leaving);
     tokio::pin!(admin, services, signals);
@@ -114,7 +115,11 @@ async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(
             traces::flush(LAST_TRACES).await;
             outcome
         } => outcome,
-        outcome = &mut admin => Err(outcome.err().map_or_else(|| "the admin endpoints stopped".into(), Into::into)),
+        outcome = &mut admin => match outcome {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => Err("the admin endpoints stopped".into()),
+            Err(panic) => Err(panic.into()),
+        },
         outcome = async {
             signals.await?;
             leaving.cancelled().await;

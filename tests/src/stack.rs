@@ -23,8 +23,9 @@ pub struct Stack {
     pub brokers: u16,
     pub urls: Urls,
     is_kept: bool,
-    /// Of Prometheus and Alertmanager, if they run too.
-    watch: Vec<(&'static str, String)>,
+    /// Options of `dev/stack up`, and the environment it reads.
+    options: Vec<&'static str>,
+    environment: Vec<(&'static str, String)>,
     /// Commands that change the servers take turns, so that the last one, which stops them, is the last.
     turn: Arc<Mutex<()>>,
 }
@@ -52,7 +53,12 @@ impl Urls {
 impl Stack {
     /// Starts empty servers on eight ports from `port`.
     pub fn up(folder: &Path, port: u16, brokers: u16) -> Self {
-        Self::up_with(folder, port, brokers, Vec::new())
+        Self::up_with(folder, port, brokers, Vec::new(), Vec::new())
+    }
+
+    /// As [`up`](Self::up), with stores that speak TLS and ask for a password. They take eight ports.
+    pub fn secured(folder: &Path, port: u16) -> Self {
+        Self::up_with(folder, port, 1, vec!["--secure"], Vec::new())
     }
 
     /// As [`up`](Self::up), with Prometheus, which asks these admin ports each second, the exporters, and Alertmanager, which
@@ -62,19 +68,26 @@ impl Stack {
         std::fs::create_dir_all(&targets).unwrap();
         let addresses: Vec<String> = admin.iter().map(ToString::to_string).collect();
         std::fs::write(targets.join("programs.json"), json!([{ "targets": addresses }]).to_string()).unwrap();
-        let watch = vec![
+        let environment = vec![
             ("OVATION_STACK_SCRAPE", "1s".to_owned()),
             ("OVATION_STACK_ALERT_SPEED", "60".to_owned()),
             ("OVATION_STACK_ALERT_WEBHOOK", format!("http://{webhook}")),
         ];
-        Self::up_with(folder, port, 1, watch)
+        Self::up_with(folder, port, 1, vec!["--watch"], environment)
     }
 
-    fn up_with(folder: &Path, port: u16, brokers: u16, watch: Vec<(&'static str, String)>) -> Self {
+    fn up_with(
+        folder: &Path,
+        port: u16,
+        brokers: u16,
+        options: Vec<&'static str>,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let urls = Urls { queue: String::new(), tally: String::new(), book: String::new() };
         let folder = folder.canonicalize().unwrap();
-        let mut stack = Self { folder, port, brokers, urls, is_kept: false, watch, turn: Arc::default() };
+        let mut stack =
+            Self { folder, port, brokers, urls, is_kept: false, options, environment, turn: Arc::default() };
         let (mut down, turn) = (stack.command(&["down"]), Arc::clone(&stack.turn));
         on_signal(move || {
             // Kept: whoever comes after it would start something again.
@@ -82,11 +95,7 @@ impl Stack {
             let _ = down.status();
         });
         let brokers = brokers.to_string();
-        let mut up = vec!["up", "--fresh", "--brokers", &brokers];
-        if !stack.watch.is_empty() {
-            up.push("--watch");
-        }
-        stack.run(&up);
+        stack.run(&[&["up", "--fresh", "--brokers", &brokers], stack.options.as_slice()].concat());
         let env = stack.run(&["env"]);
         let value = |key: &str| {
             let line = env.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -113,7 +122,7 @@ impl Stack {
             .args(arguments)
             .env("OVATION_STACK_DIR", &self.folder)
             .env("OVATION_STACK_PORT", self.port.to_string())
-            .envs(self.watch.iter().map(|(key, value)| (key, value)))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());
         command
     }

@@ -37,7 +37,7 @@ pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
 pub use counter::{Counted, Counter, CutOff, LogFacts, Positions, Progress, Standing, Stop};
 pub use counts::{ContestCounts, Counts, Window};
-pub use door::{Accepted, Casting, Door};
+pub use door::{Accepted, AnswerSender, Casting, Door, Forward, Submitted, unpublished};
 pub use ids::{
     BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };

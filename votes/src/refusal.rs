@@ -115,6 +115,11 @@ impl Reason {
         self.row().slug
     }
 
+    /// The rule of this name.
+    pub fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.slug() == slug)
+    }
+
     /// A short sentence for people.
     pub fn title(self) -> &'static str {
         self.row().title

@@ -4,7 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::VoteId;
+use crate::{Refusal, VoteId};
 
 /// The fields of a vote as a protocol read them. Text is as it came; numbers are numbers.
 #[derive(Clone, Default, PartialEq)]
@@ -34,6 +34,33 @@ impl VoteRequest {
     pub fn given_vote_id(&self) -> Option<VoteId> {
         Uuid::try_parse(self.vote_id.as_deref()?).ok().map(VoteId)
     }
+
+    /// The id that the vote is to have: the client's, from the body or the header, or a new one.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidField`](crate::Reason::InvalidField) if what was given is no id, or are two.
+    pub fn resolve_vote_id(&self) -> Result<VoteId, Refusal> {
+        let body = self.vote_id.as_deref();
+        let body = body
+            .map(|text| Uuid::try_parse(text).map(VoteId).map_err(|_| Refusal::field("vote_id", "must be a UUID")))
+            .transpose()?;
+        let header = self.idempotency_key.as_deref().map(idempotency_key).transpose()?;
+        match (body, header) {
+            (Some(body), Some(header)) if body != header => {
+                Err(Refusal::field("vote_id", "differs from the id that the Idempotency-Key header stands for"))
+            }
+            (body, header) => Ok(body.or(header).unwrap_or_default()),
+        }
+    }
+}
+
+fn idempotency_key(header: &str) -> Result<VoteId, Refusal> {
+    // A structured field string is quoted, and people also send the bare text: both are the same key.
+    let key = header.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(header);
+    if key.is_empty() || key.chars().count() > 255 || key.chars().any(char::is_control) {
+        return Err(Refusal::field("Idempotency-Key", "must be 1 to 255 characters without control characters"));
+    }
+    Ok(VoteId::from_idempotency_key(key))
 }
 
 impl fmt::Debug for VoteRequest {

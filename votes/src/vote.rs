@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use unicode_normalization::UnicodeNormalization;
-use uuid::Uuid;
 
 use crate::{
     BallotKey, ContestId, Contests, Refusal, TraceParent, UnixMillis, VoteId, VoteRequest, VoterHash, VoterSecret,
@@ -88,7 +87,7 @@ impl Vote {
         door: DoorKind,
         now: UnixMillis,
     ) -> Result<Self, Refusal> {
-        let vote_id = vote_id(request.vote_id.as_deref(), request.idempotency_key.as_deref())?;
+        let vote_id = request.resolve_vote_id()?;
         Self::admit_as(vote_id, request, contests, secret, door, now)
             .map_err(|refusal| Refusal { vote_id: Some(vote_id), ..refusal })
     }
@@ -126,29 +125,6 @@ impl Vote {
             traceparent: request.traceparent.as_deref().and_then(TraceParent::parse),
         })
     }
-}
-
-/// The client's id from the body or the header, or a new one.
-fn vote_id(body: Option<&str>, header: Option<&str>) -> Result<VoteId, Refusal> {
-    let body = body
-        .map(|text| Uuid::try_parse(text).map(VoteId).map_err(|_| Refusal::field("vote_id", "must be a UUID")))
-        .transpose()?;
-    let header = header.map(idempotency_key).transpose()?;
-    match (body, header) {
-        (Some(body), Some(header)) if body != header => {
-            Err(Refusal::field("vote_id", "differs from the id that the Idempotency-Key header stands for"))
-        }
-        (body, header) => Ok(body.or(header).unwrap_or_default()),
-    }
-}
-
-fn idempotency_key(header: &str) -> Result<VoteId, Refusal> {
-    // A structured field string is quoted, and people also send the bare text: both are the same key.
-    let key = header.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(header);
-    if key.is_empty() || key.chars().count() > 255 || key.chars().any(char::is_control) {
-        return Err(Refusal::field("Idempotency-Key", "must be 1 to 255 characters without control characters"));
-    }
-    Ok(VoteId::from_idempotency_key(key))
 }
 
 /// A band's name in the one form in which it is a key: NFC, trimmed.

@@ -1,6 +1,6 @@
 //! `kafka://HOST:PORT[,HOST:PORT...]/TOPIC[?OPTIONS]`.
 
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
 use rdkafka::ClientConfig;
 
@@ -90,7 +90,13 @@ impl Address {
             "retention" => self.retention = Some(Duration::from_hours(24 * u64::from(whole(36_500)?))),
             "segment" => self.segment_bytes = u32::from(whole(1_024)?) << 20,
             _ if OURS.contains(&name) => return Err(format!("{name} can't be chosen: what is promised depends on it")),
-            _ if name.contains('.') => self.client.push((name.to_owned(), value.to_owned())),
+            _ if name.contains('.') => {
+                // The library would only say that something is wrong with it.
+                if name.starts_with("ssl.") && name.ends_with(".location") && value != "probe" {
+                    File::open(value).map_err(|error| format!("{name}: {value}: {error}"))?;
+                }
+                self.client.push((name.to_owned(), value.to_owned()));
+            }
             _ => {
                 return Err(format!(
                     "there is no option {name:?}; there are partitions, replication, min_insync, retention (days), segment \
@@ -164,6 +170,7 @@ mod tests {
             ("kafka://a:1/votes?retention=1h", "retention=1h"),
             ("kafka://a:1/votes?colour=red", "colour"),
             ("kafka://a:1/votes?acks=1", "acks"),
+            ("kafka://a:1/votes?ssl.ca.location=/no/such/file", "ssl.ca.location: /no/such/file: No such file"),
         ] {
             let problem = Address::parse(url).unwrap_err();
             assert!(problem.contains(word), "{url}: {problem}");

@@ -40,10 +40,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) async fn has_consumers(url: &str) -> Result<bool, NotOpen> {
     let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
     let ask = move || {
-        let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice::default())
-            .map_err(|error| NotOpen::BadUrl(error.to_string()))?;
-        let groups = client.fetch_group_list(Some(&address.group()), ANSWER);
-        let groups = groups.map_err(|error| NotOpen::Unreachable(error.to_string()))?;
+        let groups = super::ask(&address, |client| client.fetch_group_list(Some(&address.group()), ANSWER))?;
         Ok(groups.groups().iter().any(|group| !group.members().is_empty()))
     };
     tokio::task::spawn_blocking(ask).await.map_err(|error| NotOpen::Unreachable(error.to_string()))?

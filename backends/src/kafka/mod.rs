@@ -30,14 +30,25 @@ mod queue;
 mod receipts;
 mod topic;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rdkafka::{
     ClientContext, Message, Statistics,
-    config::RDKafkaLogLevel,
-    error::KafkaError,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
+
+use address::Address;
+
+use crate::open::NotOpen;
 
 pub(crate) use feed::KafkaFeed;
 pub(crate) use group::has_consumers;
@@ -59,6 +70,8 @@ fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str>
 #[derive(Default)]
 struct Voice {
     has_lost_brokers: AtomicBool,
+    /// Why a connection failed last.
+    complaint: Mutex<Option<String>>,
 }
 
 impl Voice {
@@ -69,6 +82,38 @@ impl Voice {
     fn has_lost_brokers(&self) -> bool {
         self.has_lost_brokers.load(Ordering::Relaxed)
     }
+
+    /// Why a question was not answered: the question's own error only says that its time was over.
+    fn why(&self, error: &KafkaError) -> NotOpen {
+        let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(complaint) = complaint else { return NotOpen::Unreachable(error.to_string()) };
+        if complaint.contains("SASL authentication error") {
+            return NotOpen::Refused(format!(
+                "{complaint}; the URL needs sasl.mechanism, sasl.username and sasl.password of a user of these brokers"
+            ));
+        }
+        NotOpen::untrusted(&complaint, "ssl.ca.location").unwrap_or(NotOpen::Unreachable(complaint))
+    }
+}
+
+/// What the library says of a failed connection, without how long that took.
+fn complaint(reason: &str) -> String {
+    reason.split(" (after ").next().unwrap_or(reason).to_owned()
+}
+
+/// How long is listened to a client for another error.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// Asks brokers something for the first time. A consumer asks, in no group: it is a client that can be listened to, and only so
+/// it says why a connection failed.
+fn ask<T>(address: &Address, question: impl FnOnce(&BaseConsumer<Voice>) -> KafkaResult<T>) -> Result<T, NotOpen> {
+    let client: BaseConsumer<Voice> = BaseConsumer::from_config_and_context(&address.client(), Voice::default())
+        .map_err(|error| NotOpen::BadUrl(error.to_string()))?;
+    question(&client).map_err(|error| {
+        // Each error ends a look, and what else was said does not.
+        while client.poll(LISTEN).is_some() {}
+        client.context().why(&error)
+    })
 }
 
 impl ClientContext for Voice {
@@ -84,6 +129,10 @@ impl ClientContext for Voice {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
+        // That all brokers are down is what follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint(reason));
+        }
     }
 
     fn stats(&self, statistics: Statistics) {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     config::FromClientConfigAndContext,
+    consumer::Consumer,
     error::RDKafkaErrorCode,
     metadata::MetadataTopic,
 };
@@ -69,12 +70,13 @@ impl Topic {
 
 /// Makes the topics of votes and dead letters if they are missing, and checks them.
 pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
+    let brokers = brokers(address)?;
     let admin = admin(address)?;
-    let brokers = brokers(&admin)?;
     let replication = wanted_replication(address, brokers);
     let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     if replication > brokers {
-        return Err(NotOpen::Refused(format!(
+        // Those of a cluster that starts come one after the other.
+        return Err(NotOpen::Unreachable(format!(
             "{replication} copies are wanted and there are {brokers} brokers; start more brokers, or give ?replication={brokers}"
         )));
     }
@@ -127,9 +129,9 @@ fn unreachable(error: impl ToString) -> NotOpen {
     NotOpen::Unreachable(error.to_string())
 }
 
-fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
+fn brokers(address: &Address) -> Result<u16, NotOpen> {
     // The one question of the client library that can't be asked without blocking.
-    let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, ANSWER)).map_err(unreachable)?;
+    let metadata = tokio::task::block_in_place(|| super::ask(address, |client| client.fetch_metadata(None, ANSWER)))?;
     match u16::try_from(metadata.brokers().len()) {
         Ok(0) | Err(_) => Err(NotOpen::Unreachable("no broker is known".to_owned())),
         Ok(brokers) => Ok(brokers),
@@ -137,7 +139,7 @@ fn brokers(admin: &AdminClient<Voice>) -> Result<u16, NotOpen> {
 }
 
 async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, NotOpen> {
-    let replication = wanted_replication(address, brokers(admin)?);
+    let replication = wanted_replication(address, brokers(address)?);
     let dead = describe(admin, &address.dead_topic()).await?;
     let votes = describe(admin, &address.topic).await?;
     for found in [&dead, &votes] {

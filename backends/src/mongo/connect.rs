@@ -123,6 +123,6 @@ fn not_open(database: &str, error: &Error) -> NotOpen {
             )),
             _ => NotOpen::Unreachable(problem),
         },
-        _ => NotOpen::Unreachable(problem),
+        _ => NotOpen::untrusted(&problem, "tlsCAFile").unwrap_or(NotOpen::Unreachable(problem)),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
-    ServerErrorKind, Value,
+    ServerErrorKind, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::sync::Mutex;
@@ -44,11 +44,15 @@ struct Line {
 
 impl Connection {
     /// A connection to a server, opened by the first question.
-    pub(super) fn new(server: ConnectionInfo) -> RedisResult<Self> {
+    pub(super) fn new(server: ConnectionInfo, tls: Option<TlsCertificates>) -> RedisResult<Self> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        Ok(Self(Arc::new(Shared { client: Client::open(server)?, config, line: Mutex::default() })))
+        let client = match tls {
+            Some(certificates) => Client::build_with_tls(server, certificates)?,
+            None => Client::open(server)?,
+        };
+        Ok(Self(Arc::new(Shared { client, config, line: Mutex::default() })))
     }
 
     /// The open connection, and its number.

@@ -42,6 +42,9 @@ pub(super) fn not_open(server: &str, error: &RedisError) -> NotOpen {
     let soon = |problem: &str| NotOpen::Unreachable(format!("{server}: {problem}"));
     let never = |problem: &str| NotOpen::Refused(format!("{server}: {problem}"));
     match (error.kind(), error.code().unwrap_or_default()) {
+        (ErrorKind::Io, _) => {
+            NotOpen::untrusted(&format!("{server}: {error}"), "tlsCAFile").unwrap_or_else(|| soon(&error.to_string()))
+        }
         (ErrorKind::AuthenticationFailed, _) => never(&format!("it does not know this user or password ({error})")),
         (_, "NOAUTH") => never("it wants a password: give redis://:PASSWORD@HOST"),
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {

@@ -39,7 +39,8 @@ impl RedisTallies {
     /// Connects to the server of a URL and sees whether it is fit.
     pub(crate) async fn connect(url: &str) -> Result<Self, NotOpen> {
         let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
-        let connection = Connection::new(address.server).map_err(|error| NotOpen::BadUrl(error.to_string()))?;
+        let connection =
+            Connection::new(address.server, address.tls).map_err(|error| NotOpen::BadUrl(error.to_string()))?;
         let tallies = Self { connection, keys: Keys::new(&address.prefix), changes: Changes::new() };
         let not_open = |error| server::not_open(&tallies.connection.to_string(), &error);
         if let Some(refusal) = server::refusal(&tallies.info().await.map_err(not_open)?) {

@@ -46,8 +46,12 @@ impl Topic {
 
     /// Stores of which only the log is there.
     pub(crate) fn stores(&self) -> Stores {
+        self.stores_shown_at(&Health::default())
+    }
+
+    pub(crate) fn stores_shown_at(&self, health: &Health) -> Stores {
         let urls = json!({ "queue": self.url(), "tally": "redis://127.0.0.1:1", "book": "mongodb://127.0.0.1:1/x" });
-        Stores::open(&Config::load(None, urls, 0).unwrap(), &Health::default()).unwrap()
+        Stores::open(&Config::load(None, urls, 0).unwrap(), health).unwrap()
     }
 
     pub(crate) fn client(&self) -> ClientConfig {

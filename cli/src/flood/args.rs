@@ -1,6 +1,6 @@
 //! The flags of `ovation flood`, and the checked plan that is made of them.
 
-use std::{fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
 use hyper::Uri;
@@ -32,6 +32,10 @@ pub(crate) struct FloodArgs {
         help = "The door's address [default: http://127.0.0.1:8000 for REST, http://127.0.0.1:50051 for gRPC]"
     )]
     pub(crate) url: Option<Uri>,
+
+    /// Connect there, whatever the URL's host is: for a name that is not in DNS, like an ingress' on a test cluster
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) connect: Option<SocketAddr>,
 
     /// Votes a second; 0 or `max`: as many as the server takes, each worker sending when its last vote is answered
     #[arg(long, default_value = "1000", value_name = "N|max")]
@@ -259,7 +263,7 @@ impl TryFrom<&FloodArgs> for Plan {
             retry_for: args.retry_for,
             timeout: args.timeout,
             seed: args.seed.unwrap_or_else(rand::random),
-            wire: Arc::default(),
+            wire: Arc::new(Wire::new(args.connect)),
         })
     }
 }

@@ -1,7 +1,8 @@
-//! The bytes that go over a flood's connections, both ways, as the sockets take and give them.
+//! A flood's connections: where they lead, and the bytes that go over them, both ways, as the sockets take and give them.
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -18,11 +19,17 @@ use tokio::{
 /// How much went each way.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
+    /// Where connections are made instead of at the URL's host.
+    detour: Option<SocketAddr>,
     sent: AtomicU64,
     received: AtomicU64,
 }
 
 impl Wire {
+    pub(super) fn new(detour: Option<SocketAddr>) -> Self {
+        Self { detour, ..Self::default() }
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -41,7 +48,10 @@ pub(super) struct Counted {
 impl Counted {
     /// Connects; small messages leave at once.
     pub(super) async fn connect(host: &str, port: u16, wire: Arc<Wire>) -> io::Result<Self> {
-        let stream = TcpStream::connect((host, port)).await?;
+        let stream = match wire.detour {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect((host, port)).await?,
+        };
         stream.set_nodelay(true)?;
         Ok(Self { stream, wire })
     }

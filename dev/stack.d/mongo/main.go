@@ -18,18 +18,31 @@ import (
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:27017", "address to serve")
+	listen := flag.String("listen", "127.0.0.1:27017", "address to serve; none if empty")
+	tls := flag.String("tls", "", "address to serve over TLS; none if empty")
+	cert := flag.String("tls-cert", "", "file of the certificates to show, PEM")
+	key := flag.String("tls-key", "", "file of their key, PEM")
+	ca := flag.String("tls-ca", "", "file of the authority, PEM, that must have signed each client's certificate; clients need none if empty")
+	user := flag.String("user", "", "who must log in (SCRAM, authSource=admin), made at the first start in an empty folder; nobody if empty")
+	passwordEnv := flag.String("password-env", "", "environment variable with the user's password")
 	data := flag.String("data", ".", "folder of the databases")
 	metrics := flag.String("metrics", "", "address that tells Prometheus of memory, connections and requests; nobody if empty")
 	flag.Parse()
 	// Little is alive at a time, so collecting garbage less often costs little memory.
 	debug.SetGCPercent(400)
 
+	password := os.Getenv(*passwordEnv)
+	if *user != "" && password == "" {
+		log.Fatalf("-user needs a password: %q, which -password-env names, is empty", *passwordEnv)
+	}
+
 	server, err := ferretdb.New(&ferretdb.Config{
-		Listener:  ferretdb.ListenerConfig{TCP: *listen},
+		Listener:  ferretdb.ListenerConfig{TCP: *listen, TLS: *tls, TLSCertFile: *cert, TLSKeyFile: *key, TLSCAFile: *ca},
 		Logger:    slog.New(plain{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})}),
 		Handler:   "sqlite",
 		SQLiteURL: "file:" + *data + "/?_pragma=cache_size(-32768)&_pragma=wal_autocheckpoint(8000)",
+		User:      *user,
+		Password:  password,
 	})
 	if err != nil {
 		log.Fatal(err)

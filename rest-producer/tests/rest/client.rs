@@ -37,8 +37,16 @@ impl TestDoor {
 
     pub(crate) async fn open_behind(proxies: TrustedProxies, patience: Patience) -> Self {
         let log = FakeQueue::new();
-        let secret = VoterSecret::new(&[7; 32]).unwrap();
-        let door = Door::new(DoorKind::Rest, Arc::new(contests()), Some(secret), log.clone());
+        Self::open_before(door(DoorKind::Rest, &log), log, proxies, patience).await
+    }
+
+    /// The HTTP end of any door.
+    pub(crate) async fn open_before(
+        door: Door,
+        log: Arc<FakeQueue>,
+        proxies: TrustedProxies,
+        patience: Patience,
+    ) -> Self {
         let metered = MeteredDoor::new(door, proxies);
         let shutdown = CancellationToken::new();
         let (bound, address) = oneshot::channel();
@@ -90,6 +98,12 @@ impl Drop for TestDoor {
 
 pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
 pub(crate) const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+
+/// A door to this log.
+pub(crate) fn door(kind: DoorKind, log: &Arc<FakeQueue>) -> Door {
+    let secret = VoterSecret::new(&[7; 32]).unwrap();
+    Door::new(kind, Arc::new(contests()), Some(secret), log.clone())
+}
 
 fn contests() -> Contests {
     let contest = |candidates: Option<&[&str]>, votes_per_voter, opens, closes| {

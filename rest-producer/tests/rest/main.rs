@@ -4,6 +4,7 @@
 
 mod batch;
 mod client;
+mod forward;
 mod hostile;
 mod leaving;
 mod openapi;

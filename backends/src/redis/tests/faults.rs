@@ -114,7 +114,7 @@ async fn a_server_that_never_answers_is_told_soon_to_all_who_wait() {
     let begun = Instant::now();
     unreachable(&url).await;
     let server = redis::Client::open(url.as_str()).unwrap().get_connection_info().clone();
-    let connection = Connection::new(server).unwrap();
+    let connection = Connection::new(server, None).unwrap();
     let asking = (0..16).map(async |_| cmd("PING").query_async::<String>(&mut connection.clone()).await);
     assert!(join_all(asking).await.iter().all(Result::is_err));
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
