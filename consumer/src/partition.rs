@@ -87,9 +87,10 @@ impl Task {
         states: &States,
         stop: &CancellationToken,
     ) -> Result<Option<Stop>, StoreError> {
-        let mut progress = match self.reconcile().await? {
-            Ok(progress) => progress,
-            Err(halt) => return Ok(Some(halt)),
+        let mut progress = match self.reconcile(stop).await? {
+            None => return Ok(None),
+            Some(Ok(progress)) => progress,
+            Some(Err(halt)) => return Ok(Some(halt)),
         };
         self.feed.seek(self.partition, progress.booked).await?;
         states.begin(self.partition, progress.booked);
@@ -139,19 +140,24 @@ impl Task {
         tracing::info!(partition = %self.partition, "stores moved, reconciling");
     }
 
-    async fn reconcile(&self) -> Result<Result<Progress, Stop>, StoreError> {
+    /// `None` if it was told to stop.
+    async fn reconcile(&self, stop: &CancellationToken) -> Result<Option<Result<Progress, Stop>>, StoreError> {
         let before = self.counter.positions(self.partition).await?;
         let bounds = self.feed.bounds(self.partition).await?;
         let last = match before.booked.last {
             Some((offset, _)) if bounds.start <= offset && offset < bounds.end => {
                 self.feed.seek(self.partition, offset).await?;
-                let batch = self.feed.next_batch(self.partition, 1).await?;
+                let batch = tokio::select! {
+                    batch = self.feed.next_batch(self.partition, 1) => batch?,
+                    // Nothing comes any more from a partition that was revoked.
+                    () = stop.cancelled() => return Ok(None),
+                };
                 let record = batch.records.into_iter().find(|record| record.offset == offset);
                 record.and_then(|record| record.vote.ok()).map(|vote| vote.vote_id)
             }
             _ => None,
         };
-        self.counter.reconcile(self.partition, before, LogFacts { bounds, last }).await
+        self.counter.reconcile(self.partition, before, LogFacts { bounds, last }).await.map(Some)
     }
 
     /// Dead letters are safe before counting passes them.

@@ -25,6 +25,7 @@ pub trait VoteFeed: Store {
 
     /// Waits for at least one record, and for more of them as long as the feed's linger allows, up to `most`.
     /// Consecutive batches join: the next one begins where this one ended. If the future is dropped, nothing was read.
+    /// Of a partition that was revoked nothing may come any more, for ever.
     async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError>;
 
     /// Tells the log how far counting has come.
