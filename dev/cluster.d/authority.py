@@ -1,0 +1,47 @@
+"""Who is who in the cluster: certificates, and the files by which each says so."""
+
+import json
+
+from processes import run
+
+
+class Authority:
+    """Signs certificates, for a year. Its own key and all that it signed are in the folder."""
+
+    def __init__(self, folder, name, server=""):
+        self.folder, self.name, self.server = folder, name, server
+
+    def key(self, name):
+        run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self.folder / f"{name}.key"])
+
+    def make(self):
+        self.key(self.name)
+        extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature"]
+        files = ["-key", self.folder / f"{self.name}.key", "-out", self.folder / f"{self.name}.crt"]
+        run(["openssl", "req", "-x509", "-new", *files, "-sha256", "-days", "365", "-subj", f"/CN={self.name}", *extensions])
+
+    def sign(self, name, subject, use, names=""):
+        """A certificate as `use`, serverAuth or clientAuth."""
+        if (self.folder / f"{name}.crt").exists():
+            return
+        self.key(name)
+        request = run(["openssl", "req", "-new", "-key", self.folder / f"{name}.key", "-subj", subject])
+        extensions = self.folder / f"{name}.extensions"
+        extensions.write_text(f"basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage={use}\n" + (f"subjectAltName={names}\n" if names else ""))
+        by = ["-CA", self.folder / f"{self.name}.crt", "-CAkey", self.folder / f"{self.name}.key", "-CAcreateserial"]
+        run(["openssl", "x509", "-req", *by, "-days", "365", "-sha256", "-extfile", extensions, "-out", self.folder / f"{name}.crt"], input=request)
+        extensions.unlink()
+
+    def user(self, name, subject):
+        """Someone who asks the API server."""
+        self.sign(name, subject, "clientAuth")
+        folder = self.folder
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "ovation", "cluster": {"server": self.server, "certificate-authority": str(folder / "ca.crt")}}],
+            "users": [{"name": name, "user": {"client-certificate": str(folder / f"{name}.crt"), "client-key": str(folder / f"{name}.key")}}],
+            "contexts": [{"name": "ovation", "context": {"cluster": "ovation", "user": name}}],
+            "current-context": "ovation",
+        }
+        (folder / f"{name}.kubeconfig").write_text(json.dumps(config, indent=2) + "\n")
