@@ -23,7 +23,7 @@ use proto::v1::{
 use service::{Health, config::GrpcEndpoint, health::Weight};
 use tokio::{
     select,
-    sync::{Notify, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -61,8 +61,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(200);
 pub struct Forwarder {
     client: Endpoint,
     url: String,
-    /// How many votes may wait.
-    bound: usize,
+    /// Votes without an answer, in the queue and on their way: as many more as there are permits.
+    room: Arc<Semaphore>,
     waiting: Mutex<VecDeque<Waiting>>,
     came: Notify,
     open_lanes: AtomicUsize,
@@ -77,6 +77,7 @@ struct Waiting {
     vote_id: VoteId,
     give_up: Instant,
     answer: AnswerSender,
+    _room: OwnedSemaphorePermit,
 }
 
 /// A vote on a stream.
@@ -86,7 +87,8 @@ struct Sent {
 }
 
 impl Forwarder {
-    /// Opens the lanes, and goes on opening them; `/health` shows whether there are any. At most `bound` votes wait.
+    /// Opens the lanes, and goes on opening them; `/health` shows whether there are any. At most `bound` votes wait for an
+    /// answer.
     ///
     /// # Errors
     /// If tonic can't read the URL.
@@ -107,7 +109,7 @@ impl Forwarder {
         let forwarder = Arc::new(Self {
             client,
             url: to.as_str().to_owned(),
-            bound,
+            room: Arc::new(Semaphore::new(bound)),
             waiting: Mutex::default(),
             came: Notify::new(),
             open_lanes: AtomicUsize::new(0),
@@ -240,12 +242,10 @@ impl Forward for Forwarder {
         let (answer, casting) = Casting::forwarded(vote_id);
         let traceparent = request.traceparent.clone();
         let message = message(request, vote_id);
-        let mut waiting = self.waiting();
-        if waiting.len() >= self.bound {
-            return Err(unpublished(vote_id, PublishError::Full));
-        }
-        waiting.push_back(Waiting { message, traceparent, vote_id, give_up: Instant::now() + PATIENCE, answer });
-        drop(waiting);
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        let room = room.map_err(|_| unpublished(vote_id, PublishError::Full))?;
+        let give_up = Instant::now() + PATIENCE;
+        self.waiting().push_back(Waiting { message, traceparent, vote_id, give_up, answer, _room: room });
         self.came.notify_one();
         Ok(casting)
     }

@@ -230,3 +230,24 @@ async fn too_many_waiting_votes_are_refused_at_once() {
     slugs.sort();
     assert_eq!(slugs, ["log-unavailable", "log-unavailable", "log-unavailable", "queue-full"]);
 }
+
+#[tokio::test]
+async fn votes_on_their_way_take_room_until_they_are_answered() {
+    let grpc = GrpcDoor::open().await;
+    let (rest, _) = grpc.forwarding(3).await;
+    grpc.log.hold();
+    let trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let mut clients = Vec::new();
+    for headers in [[JSON].as_slice(), &[JSON], &[JSON, trace]] {
+        let mut client = rest.connect().await;
+        client.post("/v1/votes", headers, br#"{"name":"X"}"#).await;
+        clients.push(client);
+    }
+    rest.until_waiting(3).await;
+    assert_eq!(slug(&rest.vote(r#"{"name":"X"}"#).await.json()), "queue-full");
+    grpc.log.release_all();
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status, 202);
+    }
+    assert_eq!(rest.vote(r#"{"name":"X"}"#).await.status, 202);
+}
