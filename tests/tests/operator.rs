@@ -176,3 +176,23 @@ fn a_dead_letter_that_can_be_read_now_counts_once() {
     });
     assert_eq!(servers.audit()["duplicates"], 1);
 }
+
+#[test]
+fn a_check_passes_where_votes_are_counted_and_nowhere_else() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let system = System::start(&folder.path().join("data"));
+    let other = System::start(&elsewhere.path().join("data"));
+    let (rest, grpc) = (format!("http://{}", system.addresses.rest), format!("http://{}", system.addresses.grpc));
+    let check = |results: &System, timeout: &str| {
+        let results = format!("http://{}", results.addresses.results);
+        tests::run(&["check", "--rest", &rest, "--grpc", &grpc, "--results", &results, "--timeout", timeout, "--json"])
+    };
+    let passed = check(&system, "60s");
+    assert!(passed.status.success(), "{}", String::from_utf8_lossy(&passed.stderr));
+    assert_eq!((tests::json(&passed)["total"].as_u64(), system.total("bands")), (Some(2), 2));
+
+    let failed = check(&other, "2s");
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("is not in the book"), "{said}");
+}
