@@ -73,6 +73,11 @@ impl MeteredDoor {
         Self { door, meters: Arc::new(meters), traffic: Traffic::new(name), proxies, tracer: traces::tracer() }
     }
 
+    /// Whether it is another door that puts the votes on the log.
+    pub fn is_forwarding(&self) -> bool {
+        self.door.is_forwarding()
+    }
+
     /// The network that a request came from, by its peer's address and the lines of its
     /// [`FORWARDED_FOR`](crate::client::FORWARDED_FOR).
     pub fn network<'a>(

@@ -41,7 +41,7 @@ enum Status {
 }
 
 impl Method {
-    /// The meters of a method; `door` is `rest`, `grpc` or `results`.
+    /// The meters of a method; `door` is `rest`, `grpc`, `forward` or `results`.
     pub fn new(door: &'static str, name: &str) -> Self {
         describe_counter!("ovation_requests_total", "Requests answered, by door, method and status");
         describe_histogram!("ovation_request_seconds", Unit::Seconds, "From a request's head to the answer's head");

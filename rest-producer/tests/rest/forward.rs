@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use rest_producer::{Forwarder, Patience};
 use serde_json::{Value, json};
 use service::{CancellationToken, Health, client::TrustedProxies, config::GrpcEndpoint, door::MeteredDoor};
@@ -250,4 +251,22 @@ async fn votes_on_their_way_take_room_until_they_are_answered() {
         assert_eq!(client.answer().await.status, 202);
     }
     assert_eq!(rest.vote(r#"{"name":"X"}"#).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_vote_is_counted_by_the_door_that_puts_it_on_the_log() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _metrics = metrics::set_default_local_recorder(&recorder);
+    let grpc = GrpcDoor::open().await;
+    let (rest, _) = grpc.forwarding(100).await;
+    assert_eq!(rest.vote(r#"{"name":"X"}"#).await.status, 202);
+    let metrics = recorder.handle().render();
+    let count = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert_eq!(count(r#"ovation_votes_total{door="grpc",outcome="accepted"}"#), Some(1), "{metrics}");
+    assert_eq!(count(r#"ovation_forwarded_votes_total{door="grpc",outcome="accepted"}"#), Some(1), "{metrics}");
+    assert!(
+        metrics.contains(r#"ovation_requests_total{door="forward",method="POST /v1/votes",status="202"} 1"#),
+        "{metrics}"
+    );
+    assert!(!metrics.contains(r#"door="rest""#), "{metrics}");
 }
