@@ -84,6 +84,13 @@ enum Place {
     Servers(Arc<Servers>),
 }
 
+/// What a process works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    All,
+    Log,
+}
+
 /// What a command does with the stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -99,7 +106,19 @@ impl Stores {
     /// # Errors
     /// [`ConfigError`] if a URL names no store, [`OpenError`] if an embedded store can't be opened: each says what to do.
     pub fn open(config: &Config, health: &Health) -> Result<Self, Failure> {
-        let place = match Servers::of(config, None)? {
+        Self::open_what(Needs::All, config, health)
+    }
+
+    /// The stores for a process that works on the vote log alone: with a log on servers, nothing else has to be named.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_log(config: &Config, health: &Health) -> Result<Self, Failure> {
+        Self::open_what(Needs::Log, config, health)
+    }
+
+    fn open_what(needs: Needs, config: &Config, health: &Health) -> Result<Self, Failure> {
+        let place = match Servers::of(config, needs, None)? {
             Some(servers) => Place::Servers(Arc::new(servers)),
             #[cfg(feature = "embedded")]
             None => Place::Folder(Embedded::open(&config.data, config.queue_votes)?),
@@ -114,7 +133,7 @@ impl Stores {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_for_command(config: &Config, access: Access) -> Result<Self, Failure> {
-        let place = match Servers::of(config, Some(PATIENCE))? {
+        let place = match Servers::of(config, Needs::All, Some(PATIENCE))? {
             Some(servers) => Place::Servers(Arc::new(servers)),
             #[cfg(feature = "embedded")]
             None => Place::Folder(match access {
@@ -350,7 +369,7 @@ const EMBEDDED: &str = "embedded:";
 #[allow(clippy::unused_async, reason = "which ports are opened depends on the features")]
 impl Servers {
     /// `None` if all stores are embedded.
-    fn of(config: &Config, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
+    fn of(config: &Config, needs: Needs, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
             ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
@@ -377,6 +396,7 @@ impl Servers {
         }
         match embedded.as_slice() {
             [] => {}
+            [..] if needs == Needs::Log && !embedded.contains(&"queue") => {}
             [_, _, _] => return Ok(None),
             [key, ..] => {
                 let problem = "embedded stores and servers can't be mixed: give the URLs of all three, or of none";

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, shutdown, starting, .. } = context;
     let contests = config.contests()?;
-    let stores = Stores::open(&config, &health)?;
+    let stores = Stores::open_log(&config, &health)?;
     let secret = stores.secret(&contests)?;
     let Some(queue) = shutdown.run_until_cancelled(stores.queue(Weight::Vital)).await.transpose()? else {
         return Ok(());

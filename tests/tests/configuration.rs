@@ -38,6 +38,7 @@ fn a_bad_value_is_named_with_its_key() {
         (refused("unknown = 1", &[], &[]), "unknown"),
         (refused("queue = \"pulsar://x\"", &[], &[]), "queue"),
         (refused("", &["--tally", "redis"], &[]), "tally"),
+        (refused("", &["--queue", "kafka://127.0.0.1:1/votes"], &[]), "embedded stores and servers can't be mixed"),
         (refused("[contests.Final]", &[], &[]), "contests"),
         (refused("[contests.final]\ncandidates = []", &[], &[]), "contests.final.candidates"),
         (refused("[contests.final]\ncandidates = \"none.txt\"", &[], &[]), "contests.final.candidates"),
@@ -62,7 +63,7 @@ fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "flood", "tally", "rate", "stats", "votes", "audit", "replay", "dead"] {
+    for command in ["up", "flood", "compare", "check", "tally", "rate", "stats", "votes", "audit", "replay", "dead"] {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ovation") && help.to_lowercase().contains("example"), "{command}: {help}");
     }

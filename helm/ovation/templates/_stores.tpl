@@ -33,16 +33,6 @@
 {{- end }}
 {{- end -}}
 
-{{/* The environment of a program that works on the vote log alone. All three stores have to be named, but only what a program works
-     with is opened: so a door is not told the passwords of the others. */}}
-{{- define "ovation.queueAlone" -}}
-{{ include "ovation.stores" (list . "queue") }}
-- name: OVATION_TALLY
-  value: redis://never.opened
-- name: OVATION_BOOK
-  value: mongodb://never.opened
-{{- end -}}
-
 {{/* The authorities of stores elsewhere, as mounts and as volumes: include "ovation.authorities.mounts" (list $ "queue"). */}}
 {{- define "ovation.authorities.mounts" -}}
 {{- $root := index . 0 -}}

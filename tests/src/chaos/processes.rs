@@ -118,7 +118,9 @@ impl Fleet {
         let common = |kind: Kind, number: u16, more: &[String]| {
             let admin = fleet.addresses.first_admin + number;
             let mut command = vec![program_named(kind.name()).display().to_string()];
-            command.extend(urls.flags().map(str::to_owned));
+            // A producer needs to know of the log alone.
+            let flags = urls.flags();
+            command.extend(flags[..if kind.is_producer() { 2 } else { flags.len() }].iter().map(ToString::to_string));
             let fixed = ["--config", &config.display().to_string(), "--admin", &format!("127.0.0.1:{admin}")];
             command.extend(fixed.map(str::to_owned));
             command.extend_from_slice(more);
