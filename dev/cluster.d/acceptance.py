@@ -52,6 +52,15 @@ class Ovation:
         report = json.loads(run(command, fails=f"votes over {protocol} to {url} weren't all acknowledged"))
         return report["acknowledged"]
 
+    def cast(self, host, protocol, votes, rate):
+        """Casts so many votes, and says how many were acknowledged: a busy machine sends fewer at the wanted rate, so what is missing
+        is cast after."""
+        acknowledged = 0
+        while (missing := votes - acknowledged) > 0:
+            length = f"--for={1000 * missing // rate + 1}ms"
+            acknowledged += self.flood(host, protocol, f"--rate={rate}", length, "--retry-for=30s")
+        return acknowledged
+
     def await_total(self, total):
         seen = {}
 
@@ -124,9 +133,9 @@ def accept(cluster, _):
     check(before["ok"], f"the audit finds nothing wrong before: {before['tallies']} votes")
     was = ovation.tally()
     # As many a second as small requests on two cores take beside everything else.
-    acknowledged = ovation.flood("votes", "rest", "--rate=500", "--for=20s", "--retry-for=10s")
+    acknowledged = ovation.cast("votes", "rest", 10_000, 500)
     now = ovation.await_total(was["total"] + acknowledged)
-    check(now["total"] - was["total"] == acknowledged == 10000, f"{acknowledged} votes posted to {ovation.hosts['votes']} are acknowledged and counted")
+    check(now["total"] - was["total"] == acknowledged, f"{acknowledged} votes posted to {ovation.hosts['votes']} are acknowledged and counted")
     weights = ovation.entry["gateway"]["weights"]
     for door in ("rest", "grpc"):
         share = 100 * (now["doors"].get(door, 0) - was["doors"].get(door, 0)) / acknowledged
@@ -134,10 +143,10 @@ def accept(cluster, _):
         check(abs(share - wanted) <= 3, f"{share:.1f} % of them came through the {door} door, of {wanted:.0f} %")
     total = now["total"]
     for host, protocol in ("grpc", "grpc"), ("grpc", "grpc-stream"), ("votes", "rest-batch"):
-        more = ovation.flood(host, protocol, "--rate=500", "--for=4s", "--retry-for=10s")
+        more = ovation.cast(host, protocol, 2_000, 500)
         total += more
         counted = ovation.await_total(total)["total"]
-        check(counted == total and more == 2000, f"{more} votes over {protocol} to {ovation.hosts[host]} are acknowledged and counted")
+        check(counted == total, f"{more} votes over {protocol} to {ovation.hosts[host]} are acknowledged and counted")
     after = ovation.audit()
     check(after["ok"] and after["tallies"] - before["tallies"] == total - was["total"], f"the audit finds all of them: {after['tallies']} votes on the log, in the book and in the tallies")
 
@@ -160,5 +169,5 @@ def accept(cluster, _):
     same = ovation.await_total(total)
     again = ovation.audit()
     check(again["ok"] and same["total"] == total and again["tallies"] == after["tallies"], f"their data are there: {again['tallies']} votes")
-    more = ovation.flood("votes", "rest", "--rate=100", "--for=2s", "--retry-for=30s")
+    more = ovation.cast("votes", "rest", 200, 100)
     check(ovation.await_total(total + more)["total"] == total + more, f"{more} more votes are counted")
