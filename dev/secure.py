@@ -2,15 +2,12 @@
 
 import secrets
 import ssl
-import subprocess
+
+from processes import run
 
 USER = "ovation"
 
 AUTHORITY = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
-
-
-def openssl(*arguments):
-    subprocess.run(["openssl", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 class Secure:
@@ -30,10 +27,10 @@ class Secure:
         self.folder.mkdir(parents=True, exist_ok=True)
         for authority in ("ca", "stranger"):
             new = ["-x509", "-newkey", "rsa:2048", "-noenc", "-days", "3650", "-subj", f"/CN=Ovation's {authority}"]
-            openssl("req", *new, *AUTHORITY, "-keyout", self.folder / f"{authority}.key", "-out", self.folder / f"{authority}.pem")
+            run(["openssl", "req", *new, *AUTHORITY, "-keyout", self.folder / f"{authority}.key", "-out", self.folder / f"{authority}.pem"])
         signed = ["-CA", self.ca, "-CAkey", self.folder / "ca.key", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "3650", "-subj", "/CN=localhost",
-                "-addext", "basicConstraints=critical,CA:FALSE", *signed, "-keyout", self.key, "-out", self.certificate)
+        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "3650", "-subj", "/CN=localhost",
+             "-addext", "basicConstraints=critical,CA:FALSE", *signed, "-keyout", self.key, "-out", self.certificate])
         self.both.write_text(self.key.read_text() + self.certificate.read_text())
         # Last: where it is, everything is.
         (self.folder / "password").write_text(secrets.token_urlsafe(16))

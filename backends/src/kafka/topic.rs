@@ -102,7 +102,7 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
             Err((name, error)) => return Err(NotOpen::Unreachable(format!("topic {name} can't be made: {error}"))),
         }
     }
-    look(&admin, address).await
+    look(&admin, address, replication).await
 }
 
 /// Copies that each partition should have.
@@ -112,7 +112,8 @@ fn wanted_replication(address: &Address, brokers: u16) -> u16 {
 
 /// Checks the topics that are there.
 pub(super) async fn find(address: &Address) -> Result<Topic, NotOpen> {
-    look(&admin(address)?, address).await
+    let replication = wanted_replication(address, brokers(address)?);
+    look(&admin(address)?, address, replication).await
 }
 
 pub(super) fn admin(address: &Address) -> Result<AdminClient<Voice>, NotOpen> {
@@ -138,8 +139,7 @@ fn brokers(address: &Address) -> Result<u16, NotOpen> {
     }
 }
 
-async fn look(admin: &AdminClient<Voice>, address: &Address) -> Result<Topic, NotOpen> {
-    let replication = wanted_replication(address, brokers(address)?);
+async fn look(admin: &AdminClient<Voice>, address: &Address, replication: u16) -> Result<Topic, NotOpen> {
     let dead = describe(admin, &address.dead_topic()).await?;
     let votes = describe(admin, &address.topic).await?;
     for found in [&dead, &votes] {
