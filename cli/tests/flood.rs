@@ -175,6 +175,23 @@ fn a_connection_that_is_cut_fails_its_votes_and_the_flood_goes_on() {
 }
 
 #[test]
+fn what_a_leaving_door_did_not_take_goes_on_a_new_stream_and_nothing_failed() {
+    let door = FakeDoor::grpc(|arrival| match arrival.number {
+        100..110 => Act::Leave,
+        _ => Act::Accept,
+    });
+    let found = flood("grpc-stream", &door, "");
+    assert_eq!(found.count("acknowledged"), found.count("sent"), "{}", found.json);
+    assert!(found.count("retries") > 0, "{}", found.json);
+    assert_eq!(set(&door.arrivals()), set(&found.receipts));
+
+    // Nor is a door that never stays waited for without end.
+    let door = FakeDoor::grpc(|_| Act::Leave);
+    let found = flood("grpc-stream", &door, "--timeout 500ms");
+    assert_eq!((found.count("failed"), found.count("acknowledged")), (found.count("sent"), 0), "{}", found.json);
+}
+
+#[test]
 fn votes_in_flight_at_a_crash_are_sent_again_with_the_same_id_after_the_restart() {
     for protocol in PROTOCOLS {
         // Accepts some, then keeps the clients waiting until the crash.

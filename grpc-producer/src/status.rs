@@ -1,7 +1,7 @@
 //! Refusals on the wire: as the status of a call, with details, or as one outcome of a stream.
 
 use proto::v1::{CastVoteResponse, VoteError};
-use service::grpc::retry_later;
+use service::grpc::{DOOR_CLOSING, retry_later};
 pub(crate) use service::grpc::status;
 use tonic::{Code, Status};
 use votes::{Accepted, Reason, Refusal};
@@ -40,5 +40,5 @@ pub(crate) fn unread(problem: &Status) -> Refusal {
 /// The end of a stream whose door closes before the client ended it.
 pub(crate) fn leaving() -> Status {
     let message = "the door is closing; open a new stream and cast there what was not answered, with the same vote_ids";
-    retry_later(Code::Unavailable, "DOOR_CLOSING", message)
+    retry_later(Code::Unavailable, DOOR_CLOSING, message)
 }

@@ -9,6 +9,9 @@ use votes::{Reason, Refusal};
 /// The domain of the reasons.
 const DOMAIN: &str = "ovation";
 
+/// Why a door ends a stream of votes: it leaves. It answered each vote that it took from the stream, and took no other.
+pub const DOOR_CLOSING: &str = "DOOR_CLOSING";
+
 /// A refusal as the status of a call.
 pub fn status(refusal: &Refusal) -> Status {
     let reason = refusal.reason.slug().to_uppercase().replace('-', "_");
@@ -28,4 +31,9 @@ pub fn retry_later(code: Code, reason: &str, message: impl Into<String>) -> Stat
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     details.set_retry_info(Some(Duration::from_secs(Reason::RETRY_AFTER_SECONDS)));
     Status::with_error_details(code, message, details)
+}
+
+/// Whether a server of ours ended a call for that reason.
+pub fn has_reason(status: &Status, reason: &str) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN && info.reason == reason)
 }

@@ -1,7 +1,8 @@
 //! A pipeline of votes: `VoteService.CastVotes`.
 //!
 //! Outcomes come in the order of the votes, so a queue of what was sent knows which vote an outcome is for. A stream
-//! that breaks leaves the fate of that queue open: those votes failed, or go first on the next stream.
+//! that breaks leaves the fate of that queue open: those votes failed, or go first on the next stream. A door that leaves
+//! says that it took none of them: they go on the next stream as if they had never been sent.
 
 use std::{
     collections::VecDeque,
@@ -12,6 +13,7 @@ use std::{
 
 use futures::{StreamExt, TryFutureExt};
 use proto::v1::{CastVoteRequest, CastVotesResponse, cast_votes_response, vote_service_client::VoteServiceClient};
+use service::grpc::{DOOR_CLOSING, has_reason};
 use tokio::{
     select,
     sync::mpsc,
@@ -59,6 +61,19 @@ struct Casting {
     give_up: Instant,
 }
 
+/// How a stream ended before there was nothing more to do.
+enum End {
+    /// The door leaves, and took nothing that it didn't answer.
+    DoorCloses,
+    Broken(String),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        if has_reason(&status, DOOR_CLOSING) { Self::DoorCloses } else { Self::Broken(why(&status)) }
+    }
+}
+
 impl Pipeline {
     pub(super) fn new(worker: Worker, channel: Channel, window: usize, timeout: Duration) -> Self {
         Self {
@@ -75,10 +90,20 @@ impl Pipeline {
 
     /// Casts votes until the schedule is over and every vote is done with.
     pub(super) async fn work(mut self) -> Ledger {
-        while let Err(reason) = self.converse().await {
+        while let Err(end) = self.converse().await {
             let now = Instant::now();
             while let Some(casting) = self.outstanding.pop_front() {
-                self.settle(casting, Answer::Failed { reason: reason.clone() }, now, now);
+                match &end {
+                    End::DoorCloses if now < casting.give_up + self.timeout => {
+                        self.worker.ledger.counts.retries += 1;
+                        self.again.push_back((now, casting));
+                    }
+                    End::DoorCloses => {
+                        let reason = format!("no door took it within {:?}", self.timeout);
+                        self.settle(casting, Answer::Failed { reason }, now, now);
+                    }
+                    End::Broken(reason) => self.settle(casting, Answer::Failed { reason: reason.clone() }, now, now),
+                }
             }
             select! {
                 () = sleep(self.backoff.next()) => {}
@@ -91,8 +116,8 @@ impl Pipeline {
     /// One stream. It ends when there is nothing more to do.
     ///
     /// # Errors
-    /// Why the stream broke.
-    async fn converse(&mut self) -> Result<(), String> {
+    /// How it ended before that.
+    async fn converse(&mut self) -> Result<(), End> {
         // Never full, as no more than the window is outstanding.
         let (requests, source) = mpsc::channel(self.window);
         let mut client = self.client.clone();
@@ -109,14 +134,14 @@ impl Pipeline {
                     let now = Instant::now();
                     // One pause for all votes of a burst that are to be sent again.
                     let mut pause = None;
-                    for outcome in some.ok_or("the server ended the stream")? {
-                        self.take(outcome.map_err(|status| why(&status))?, now, &mut pause)?;
+                    for outcome in some.ok_or_else(|| End::Broken("the server ended the stream".to_owned()))? {
+                        self.take(outcome?, now, &mut pause).map_err(End::Broken)?;
                     }
                 }
                 () = sleep_until(wake.into()) => {
                     let oldest = self.outstanding.front();
                     if oldest.is_some_and(|oldest| oldest.sent + self.timeout <= Instant::now()) {
-                        return Err(format!("no answer within {:?}", self.timeout));
+                        return Err(End::Broken(format!("no answer within {:?}", self.timeout)));
                     }
                 }
                 () = stop.cancelled(), if !stop.is_cancelled() => {}

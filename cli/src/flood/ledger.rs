@@ -67,7 +67,7 @@ pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
     pub(super) failed: u64,
-    /// How many times a vote was sent again.
+    /// How many times a vote was sent again, be it only because a door that left had not taken it.
     pub(super) retries: u64,
 }
 

@@ -8,6 +8,7 @@ use proto::v1::{
     cast_votes_response::Outcome,
     vote_service_server::{VoteService, VoteServiceServer},
 };
+use service::grpc::{DOOR_CLOSING, retry_later};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
@@ -66,6 +67,7 @@ async fn outcome(vote: CastVoteRequest, memory: &Memory) -> Result<Outcome, Stat
         Act::Stall(time) => sleep(time).await,
         Act::Hang => std::future::pending().await,
         Act::Cut => return Err(Status::internal("cut")),
+        Act::Leave => return Err(retry_later(Code::Unavailable, DOOR_CLOSING, "the door is closing")),
     }
     let contest = vote.contest.unwrap_or_else(|| "bands".to_owned());
     Ok(Outcome::Receipt(CastVoteResponse { vote_id, contest, partition: 3, offset: 7, accepted_at_ms: 1 }))

@@ -30,6 +30,8 @@ pub enum Act {
     Hang,
     /// Ends the connection without an answer; as a stream's outcome, the stream.
     Cut,
+    /// Takes neither this vote nor any other of its stream, as a door that leaves.
+    Leave,
 }
 
 /// A vote that came.

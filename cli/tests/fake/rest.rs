@@ -86,7 +86,7 @@ async fn outcome(vote: &[u8], memory: &Memory) -> io::Result<(StatusCode, String
         Act::Refuse => return Ok(problem(StatusCode::UNPROCESSABLE_ENTITY, "name: required")),
         Act::Stall(time) => sleep(time).await,
         Act::Hang => std::future::pending().await,
-        Act::Cut => return Err(io::Error::other("cut")),
+        Act::Cut | Act::Leave => return Err(io::Error::other("cut")),
     }
     Ok((StatusCode::ACCEPTED, receipt()))
 }
