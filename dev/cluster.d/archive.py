@@ -1,14 +1,16 @@
-"""Images of programs that have no image here, as files for containerd."""
+"""Images as files: made for programs that have none here, and a program taken out of one."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
-from processes import run
+from processes import Failure, run
 
 
 def libraries(program):
@@ -60,3 +62,21 @@ def archive(path, name, files, links=(), entrypoint=(), user="65532:65532"):
         tar.add(layer, "layer.tar")
     layer.unlink()
     half.rename(path)
+
+
+def extract(image, program, into):
+    """Takes a program out of a file with an image, unless that was done since the image was made."""
+    if into.exists() and into.stat().st_mtime > image.stat().st_mtime:
+        return
+    with tarfile.open(image) as outer:
+        layers = json.load(outer.extractfile("manifest.json"))[0]["Layers"]
+        # What stands in a later layer stands over the earlier ones.
+        for layer in reversed(layers):
+            with tarfile.open(fileobj=outer.extractfile(layer)) as inner, contextlib.suppress(KeyError):
+                half = into.with_suffix(".half")
+                with inner.extractfile(program.lstrip("/")) as content, half.open("wb") as copy:
+                    shutil.copyfileobj(content, copy)
+                half.chmod(0o755)
+                half.rename(into)
+                return
+    raise Failure(f"there is no {program} in {image}")
