@@ -17,6 +17,7 @@ pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States) -> Infallible
     loop {
         ticks.tick().await;
         let positions = states.positions();
+        meters::partitions(positions.len());
         for (partition, _) in &positions {
             // A log that does not answer has told its trouble where votes are read.
             let Ok(bounds) = feed.bounds(*partition).await else { continue };

@@ -53,6 +53,7 @@ impl Meters {
             Unit::Seconds,
             "From a vote's acceptance to its being in the tallies"
         );
+        describe_gauge!("ovation_counted_partitions", "Partitions that this process counts");
         describe_gauge!("ovation_partition_lag_votes", "Records of a partition that are not counted yet");
         describe_gauge!("ovation_partition_stopped", "1 while an operator has to look at the partition");
         Self(Arc::new(Shared {
@@ -92,6 +93,11 @@ impl Meters {
     pub(crate) fn reconciled(&self) {
         self.0.reconciliations.increment(1);
     }
+}
+
+/// How many partitions this process counts.
+pub(crate) fn partitions(count: usize) {
+    gauge!("ovation_counted_partitions").set(count as f64);
 }
 
 /// So many records of a partition are not counted yet.

@@ -4,6 +4,7 @@ once."""
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
@@ -17,7 +18,8 @@ PROGRAMS = ("rest-producer", "grpc-producer", "forwarder", "consumer", "results"
 # Votes a second over each of the entry's ways, for as long as something goes on. Streams are single, long calls.
 CALM = [("votes", "rest", 60), ("grpc", "grpc", 40), ("grpc", "grpc-stream", 150), ("votes", "rest-batch", 100, "--batch-size=20")]
 
-# Beside it, where consumers are to be busy.
+# Beside it, votes that come faster than two consumers count them as they ask for CPU, and faster than any count them.
+BUSY = ("grpc", "grpc-stream", 1500, "--connections=2")
 RUSH = ("grpc", "grpc-stream", 4000, "--connections=2")
 
 # Seconds that a partition may stand still while its votes come.
@@ -62,7 +64,7 @@ class Fire:
         shares = []
         for pod in self.ready_pods("consumer"):
             with contextlib.suppress(OSError, KeyError), urllib.request.urlopen(f"http://{pod['status']['podIP']}:9100/metrics", timeout=5) as answer:
-                shares.append(answer.read().count(b"\novation_partition_lag_votes{"))
+                shares.append(int(re.search(rb"(?m)^ovation_counted_partitions (\d+)|\Z", answer.read())[1] or 0))
         return shares
 
     def await_consumers(self, count, seconds, why):
@@ -80,9 +82,9 @@ class Fire:
 
     # ---- Scaling ----
 
-    def scale(self, contest, signal):
+    def scale(self, contest, rush, signal):
         self.await_consumers(2, 120, "before the flood")
-        with Flooding(self.ovation, contest, [*CALM, RUSH], is_planned=True) as flooding:
+        with Flooding(self.ovation, contest, [*CALM, rush], is_planned=True) as flooding:
             with Positions(self.ovation) as positions:
                 took = self.await_consumers(5, 180, f"the flood should be seen on {signal}")
                 check(True, f"under the flood {signal} scales the consumers from 2 to 5, and each has its share of the partitions after {took:.0f} s")
@@ -92,12 +94,12 @@ class Fire:
             check(positions.longest <= LONGEST_PAUSE, f"no partition paused for longer than {positions.longest:.1f} s meanwhile, of {LONGEST_PAUSE}")
 
     def cpu(self):
-        self.scale("cpu", "CPU")
+        self.scale("cpu", BUSY, "CPU")
 
     def lag(self):
         """The recommended signal. Either autoscaler is the release's only one."""
         self.helm_upgrade("--set=consumer.hpa.enabled=false,consumer.keda.enabled=true")
-        self.scale("lag", "KEDA's lag")
+        self.scale("lag", RUSH, "KEDA's lag")
         self.helm_upgrade()
 
     # ---- Planned changes ----

@@ -76,14 +76,15 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Spreads a component's pods over nodes and zones: include "ovation.spread" (list $ "kafka"). Of a Deployment, with a third
+{{/* Spreads a component's pods over nodes and zones, or what else `spread` names: include "ovation.spread" (list $ "kafka"). Of a Deployment, with a third
      element "pod-template-hash", only the pods of one rollout are compared: else those of the last one count, and new ones
      gather where those are not. */}}
 {{- define "ovation.spread" -}}
 {{- $labels := include "ovation.selectorLabels" . -}}
 {{- $keys := slice . 2 -}}
+{{- with (index . 0).Values.spread }}
 topologySpreadConstraints:
-{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+{{- range . }}
   - maxSkew: 1
     topologyKey: {{ . }}
     whenUnsatisfiable: ScheduleAnyway
@@ -94,6 +95,7 @@ topologySpreadConstraints:
     matchLabelKeys:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
