@@ -128,7 +128,8 @@ fn table(load: &UnderLoad) -> String {
         cells.extend([p50_ms, p90_ms, p99_ms, p999_ms].map(|latency| range(*latency, 2)));
         match &door.cost {
             Some(CostFigures { cpu_us, resident_mb, open_files }) => {
-                cells.extend([range(*cpu_us, 1), format!("{:.0}", resident_mb.most), format!("{:.0}", open_files.most)])
+                cells.push(range(*cpu_us, 1));
+                cells.extend([resident_mb, open_files].map(|figure| format!("{:.0}", figure.most)));
             }
             None if has_costs => cells.extend(["not measured".to_owned(), String::new(), String::new()]),
             None => {}
