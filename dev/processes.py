@@ -5,18 +5,20 @@ import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 class Failure(Exception):
     """Ends the command with a sentence for the user."""
 
 
-def wait_until(condition, seconds):
-    """Whether the condition came true in time."""
+def wait_until(condition, seconds, every=0.02):
+    """Whether the condition came true in time; it is looked at once in so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(every)
     return True
 
 
@@ -47,7 +49,7 @@ def run(command, *, fails=None, **options):
 
 def say(text):
     """A line on how far a command is, under its name."""
-    print(f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}: {text}", flush=True)
+    print(f"{Path(sys.argv[0]).resolve().relative_to(ROOT)}: {text}", flush=True)
 
 
 class Process:

@@ -25,6 +25,21 @@ NAMESPACE = {
     "apiVersion": "v1", "kind": "Namespace",
     "metadata": {"name": matrix.NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
 }
+# The commands of locust/k8s, with options that change something everywhere.
+AT = ("--address", "192.0.2.1:30080")
+FLOODS = {
+    "locust/k8s/flood": ("locust/k8s/flood",),
+    "locust/k8s/flood, with more": ("locust/k8s/flood", *AT, "--workers", "5", "--page", "--set", "LOCUST_REST_WEIGHT=3"),
+    "locust/k8s/compare": ("locust/k8s/compare",),
+    "locust/k8s/compare, with more": ("locust/k8s/compare", *AT, "--", "--rates", "500,max"),
+}
+FLOODS_NAMESPACE = "locust"
+VERSION = matrix.load(matrix.CHART / "Chart.yaml")["appVersion"]
+# As values name images: both are of the release that the chart installs.
+FLOODING = {
+    "global": {"imageRegistry": ""}, "imagePullSecrets": [],
+    **{name: {"repository": name, "tag": VERSION} for name in ("ovation", "ovation-locust")},
+}
 MADE = "# Made by k8s/render from helm/ovation: change that.\n"
 # A ConfigMap larger than this has a file of its own.
 LARGE = 32 * 1024

@@ -229,6 +229,25 @@ def needed(values, inside, outside):
     return found
 
 
+def arrivals(objects, namespace, wanted):
+    """What is wrong with who may connect to the pods of a namespace, from there or from elsewhere, in sentences; `wanted` is all that
+    may, as (from, to, (protocol, port)), by names."""
+    policies = [one | {"release": namespace} for one in objects if one["kind"] == "NetworkPolicy"]
+    inside = list(ours(objects, namespace))
+    # There is one release of them, so others() has more than there can be.
+    outside = [party for party in others(inside) if not party.name.endswith("of another release")]
+    outside.append(Party("a stranger beside them", "10.244.9.10", namespace))
+    there = {party.name for party in inside}
+    universe = set(PROBED).union(*(party.ports for party in inside))
+    found = {
+        (source.name, target.name, port) for source in [*inside, *outside] for target in inside
+        for port in allowed(policies, source, target, universe)
+    }
+    wanted = {one for one in wanted if {*one[:2]} <= there}
+    yield from (f"{source} may connect to {target} at {port[1]}/{port[0]}, and needs not" for source, target, port in sorted(found - wanted))
+    yield from (f"{source} can't connect to {target} at {port[1]}/{port[0]}, and needs to" for source, target, port in sorted(wanted - found))
+
+
 def connections(objects, values, namespace="ovation"):
     """What is wrong with who may connect to whom, in sentences."""
     policies = [one | {"release": namespace} for one in objects if one["kind"] == "NetworkPolicy"]

@@ -357,7 +357,7 @@ class Made(unittest.TestCase):
         """The files that the steps read, in a folder where they may be broken; tools and schemas stay where they are."""
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
-        for name in ("helm", "k8s", "grafana", "dev"):
+        for name in ("helm", "k8s", "grafana", "dev", "locust"):
             shutil.copytree(matrix.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         folder.joinpath("target").symlink_to((matrix.ROOT / "target").resolve())
         return folder
@@ -374,6 +374,13 @@ class Made(unittest.TestCase):
             ("documents", "helm/ovation/values.yaml", "# -- Pods of the REST door", "# -- Pods", "README.md is not what helm-docs makes"),
             ("documents", "grafana/prometheus/rules/flow.yml", "groups:", "# changed\ngroups:", "run helm/sync"),
             ("lint", "helm/ovation/templates/config.yaml", "kind: ConfigMap", "kind: [", "helm lint"),
+            ("floods", "locust/k8s/flood.yaml", "ovation-locust:0.1.0", "ovation-locust:0.2.0", "which values don't name"),
+            ("floods", "locust/k8s/flood.yaml", "component: worker\n      ports", "component: nobody\n      ports", "worker can't connect to master"),
+            ("floods", "locust/k8s/flood.yaml", "      ports:\n        - {port: 5557, protocol: TCP}\n", "", "may connect to master at 8089"),
+            ("floods", "locust/k8s/namespace.yaml", "kind: NetworkPolicy", "kind: NetworkPolicies", "NetworkPolicies"),
+            ("floods", "locust/k8s/compare.yaml", "capabilities: {drop: [ALL]}", "capabilities: {}", "compare, with more: Job compare: container compare does not drop ALL"),
+            ("floods", "locust/k8s/compare.yaml", "backoffLimit: 0", "backofLimit: 0", "backofLimit"),
+            ("floods", "locust/k8s/flood", '"parallelism": chosen.workers', '"paralelism": chosen.workers', "paralelism"),
             ("unit", "helm/ovation/templates/consumer/hpa.yaml", "{{ .Values.consumer.maxReplicas }}", "5", "scales as it is told"),
             ("unit", "helm/ovation/values.yaml", "\ndrainSeconds:", '\n# -- New\nnew: ""\ndrainSeconds:', "no unit test sets new"),
         ):

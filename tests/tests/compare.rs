@@ -6,12 +6,14 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Outpu
 use serde_json::Value;
 use tests::{Addresses, System, run};
 
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
 /// A comparison that takes some seconds.
-fn compare(system: &System, rest_admin: SocketAddr, out: &Path) -> Output {
-    let url = |address: SocketAddr| format!("http://{address}");
-    let Addresses { rest, grpc, admin, .. } = system.addresses;
-    let doors =
-        ["--rest", &url(rest), "--grpc", &url(grpc), "--rest-admin", &url(rest_admin), "--grpc-admin", &url(admin)];
+fn compare(system: &System, rest_admin: &str, grpc_admin: &str, out: &Path) -> Output {
+    let Addresses { rest, grpc, .. } = system.addresses;
+    let doors = ["--rest", &url(rest), "--grpc", &url(grpc), "--rest-admin", rest_admin, "--grpc-admin", grpc_admin];
     let short = ["--rates", "300,max", "--rounds", "2", "--seconds", "300ms", "--rest-between", "20ms"];
     run(&[&["compare", "--json", "--out", out.to_str().unwrap()], &doors[..], &short].concat())
 }
@@ -21,7 +23,8 @@ fn every_door_is_measured_forth_and_back_and_the_report_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let system = System::start(&folder.path().join("data"));
     let out = folder.path().join("comparison");
-    let done = compare(&system, system.addresses.admin, &out);
+    let admin = url(system.addresses.admin);
+    let done = compare(&system, &admin, &admin, &out);
     assert!(done.status.success(), "{done:?}");
 
     let csv = fs::read_to_string(out.join("measurements.csv")).unwrap();
@@ -70,8 +73,24 @@ fn a_door_that_tells_no_cost_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let system = System::start(&folder.path().join("data"));
     let results = system.addresses.results;
-    let done = compare(&system, results, &folder.path().join("out"));
+    let done = compare(&system, &url(results), "none", &folder.path().join("out"));
     assert_eq!(done.status.code(), Some(1));
     let problem = String::from_utf8(done.stderr).unwrap();
     assert!(problem.contains(&results.to_string()) && problem.contains("/metrics"), "{problem}");
+}
+
+#[test]
+fn doors_that_cant_be_asked_are_compared_without_their_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::start(&folder.path().join("data"));
+    let out = folder.path().join("out");
+    let done = compare(&system, "none", "none", &out);
+    assert!(done.status.success(), "{done:?}");
+    let summary: Value = serde_json::from_slice(&done.stdout).unwrap();
+    for door in summary["loads"].as_array().unwrap().iter().flat_map(|load| load["doors"].as_array().unwrap()) {
+        assert!(door["p50_ms"]["median"].as_f64().unwrap() > 0.0, "{door}");
+        assert!(door.get("cpu_us").is_none() && door.get("resident_mb").is_none(), "{door}");
+    }
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("of the doors were not measured") && !report.contains("resident MB"), "{report}");
 }

@@ -14,18 +14,32 @@ use crate::{
     flood::{self, Protocol, Rate},
 };
 
-/// The doors that are compared.
+/// Stands for the address of a process that can't be asked.
+pub(super) const NOBODY: &str = "none";
+
+/// The doors that are compared: where each takes votes, and where its process tells what it costs, if it can be asked.
 pub(super) struct Doors {
-    rest: (Uri, String),
-    grpc: (Uri, String),
+    rest: (Uri, Option<String>),
+    grpc: (Uri, Option<String>),
 }
 
 /// What a process says of itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
+pub(super) struct Usage {
     cpu_seconds: f64,
     resident_bytes: f64,
     open_files: f64,
+}
+
+/// What a measurement cost the door's process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    /// A vote.
+    pub(super) cpu_us: f64,
+    /// At the end.
+    pub(super) resident_mb: f64,
+    /// At the end: sockets for the most part.
+    pub(super) open_files: f64,
 }
 
 /// How votes come: at a rate, or as many as the door takes.
@@ -44,12 +58,8 @@ pub(super) struct Measurement {
     pub(super) rate: f64,
     /// Latencies of acknowledged votes in microseconds, from when each was due.
     pub(super) micros: Histogram<u32>,
-    /// Of the door's process, a vote.
-    pub(super) cpu_us: f64,
-    /// Of the door's process, at the end.
-    pub(super) resident_mb: f64,
-    /// Of the door's process, at the end: sockets for the most part.
-    pub(super) open_files: f64,
+    /// `None` if the door's process can't be asked.
+    pub(super) cost: Option<Cost>,
     /// On the client's sockets, a vote.
     pub(super) bytes_sent: f64,
     pub(super) bytes_received: f64,
@@ -59,27 +69,28 @@ pub(super) struct Measurement {
 
 impl Doors {
     pub(super) fn new(args: &CompareArgs) -> Self {
-        Self { rest: (args.rest.clone(), args.rest_admin.clone()), grpc: (args.grpc.clone(), args.grpc_admin.clone()) }
+        let admin = |url: &String| (url != NOBODY).then(|| url.clone());
+        Self { rest: (args.rest.clone(), admin(&args.rest_admin)), grpc: (args.grpc.clone(), admin(&args.grpc_admin)) }
     }
 
-    fn of(&self, door: Protocol) -> &(Uri, String) {
+    fn of(&self, door: Protocol) -> &(Uri, Option<String>) {
         if door.is_rest() { &self.rest } else { &self.grpc }
     }
 
-    /// What the door's process has cost until now.
-    pub(super) async fn cost(&self, door: Protocol) -> Result<Cost, Failure> {
-        let (_, admin) = self.of(door);
+    /// What the door's process has used until now; `None` if it can't be asked.
+    pub(super) async fn usage(&self, door: Protocol) -> Result<Option<Usage>, Failure> {
+        let (_, Some(admin)) = self.of(door) else { return Ok(None) };
         let (url, text) = client::get_bytes(admin, "/metrics").await?;
         let told = Exposition::parse(&String::from_utf8_lossy(&text));
         let value = |name: &str| told.sum(name, None).ok_or_else(|| format!("{url} has no {name}"));
-        Ok(Cost {
+        Ok(Some(Usage {
             // Elsewhere than on Linux there are whole seconds only.
             cpu_seconds: value("ovation_cpu_microseconds_total")
                 .map(|micros| micros / 1e6)
                 .or_else(|_| value("process_cpu_seconds_total"))?,
             resident_bytes: value("process_resident_memory_bytes")?,
             open_files: value("process_open_fds")?,
-        })
+        }))
     }
 
     pub(super) async fn measure(
@@ -91,9 +102,9 @@ impl Doors {
         stop: &CancellationToken,
     ) -> Result<Measurement, Failure> {
         let (url, _) = self.of(door);
-        let before = self.cost(door).await?;
+        let before = self.usage(door).await?;
         let report = flood::measure(door, url.clone(), load.0, length, stop.child_token()).await?;
-        let after = self.cost(door).await?;
+        let after = self.usage(door).await?;
         if report.acknowledged == 0 {
             return Err(format!("{} acknowledged no vote at {url}: {:?}", door.name(), report.complaint()).into());
         }
@@ -105,9 +116,11 @@ impl Doors {
             acknowledged: report.acknowledged,
             sent: report.sent,
             rate: report.rate,
-            cpu_us: of_a_vote((after.cpu_seconds - before.cpu_seconds) * 1e6),
-            resident_mb: after.resident_bytes / f64::from(1 << 20),
-            open_files: after.open_files,
+            cost: before.zip(after).map(|(before, after)| Cost {
+                cpu_us: of_a_vote((after.cpu_seconds - before.cpu_seconds) * 1e6),
+                resident_mb: after.resident_bytes / f64::from(1 << 20),
+                open_files: after.open_files,
+            }),
             bytes_sent: of_a_vote(report.bytes_sent as f64),
             bytes_received: of_a_vote(report.bytes_received as f64),
             complaint: report.complaint(),

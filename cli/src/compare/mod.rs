@@ -44,10 +44,11 @@ pub(crate) struct CompareArgs {
     /// The gRPC door
     #[arg(long, default_value = "http://127.0.0.1:50051", value_name = "URL")]
     grpc: Uri,
-    /// Where the REST door's process tells its CPU and memory; port 9100 for `ovation up`
+    /// Where the REST door's process tells its CPU and memory; port 9100 for `ovation up`; `none`: it can't be asked,
+    /// as where an entry hands votes to several processes, and neither is in the report
     #[arg(long, default_value = "http://127.0.0.1:9101", value_name = "URL")]
     rest_admin: String,
-    /// Where the gRPC door's process tells its CPU and memory; port 9100 for `ovation up`
+    /// Where the gRPC door's process tells its CPU and memory, likewise
     #[arg(long, default_value = "http://127.0.0.1:9102", value_name = "URL")]
     grpc_admin: String,
     /// Which doors
@@ -81,7 +82,7 @@ pub(crate) async fn run(args: CompareArgs, stop: CancellationToken) -> Result<Ex
     }
     let doors = Doors::new(&args);
     for &door in &args.doors {
-        doors.cost(door).await?;
+        doors.usage(door).await?;
     }
     fs::create_dir_all(&args.out)?;
     let measurements = measure_all(&args, &doors, &stop).await?;

@@ -6,15 +6,15 @@ use votes::UnixMillis;
 
 use super::{
     CompareArgs,
-    measure::{Load, Measurement},
-    summary::{DoorFigures, Pair, Spread, Summary, UnderLoad},
+    measure::{Load, Measurement, NOBODY},
+    summary::{CostFigures, DoorFigures, Pair, Spread, Summary, UnderLoad},
 };
 use crate::flood::{Protocol, Rate};
 
 /// A cheaper vote than this many times is worth another way of sending.
 const WORTH_ANOTHER_WAY: f64 = 2.0;
 
-/// A line for each measurement. Times in milliseconds, CPU in microseconds.
+/// A line for each measurement. Times in milliseconds, CPU in microseconds; what was not measured is empty.
 pub(super) fn csv(measurements: &[Measurement]) -> String {
     let mut csv =
         "round,load,door,sent,acknowledged,votes_per_second,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,cpu_us_per_vote,\
@@ -24,14 +24,15 @@ pub(super) fn csv(measurements: &[Measurement]) -> String {
         let Measurement { round, load, door, sent, acknowledged, rate, .. } = one;
         let (p50, p90, p99, p999) =
             (one.latency_ms(0.5), one.latency_ms(0.9), one.latency_ms(0.99), one.latency_ms(0.999));
+        let cost = one.cost.map_or_else(
+            || ",,".to_owned(),
+            |cost| format!("{:.1},{:.1},{}", cost.cpu_us, cost.resident_mb, cost.open_files),
+        );
         let _ = writeln!(
             csv,
-            "{round},{load},{},{sent},{acknowledged},{rate:.1},{p50},{p90},{p99},{p999},{},{:.1},{:.1},{},{:.1},{:.1}",
+            "{round},{load},{},{sent},{acknowledged},{rate:.1},{p50},{p90},{p99},{p999},{},{cost},{:.1},{:.1}",
             door.name(),
             one.micros.max() as f64 / 1e3,
-            one.cpu_us,
-            one.resident_mb,
-            one.open_files,
             one.bytes_sent,
             one.bytes_received,
         );
@@ -56,9 +57,15 @@ pub(super) fn markdown(args: &CompareArgs, summary: &Summary) -> String {
              a vote from elsewhere would leave to them, and its own cost of a protocol is in the latencies.\n\
              - Latency is counted from when a vote was due, so it has the client's waiting for a free connection, and none of a \
              network's way.\n\
-             - CPU is of the door's process alone: what the vote log, the counting and the client spend is not in it. In `ovation \
-             up` one process is all of them, and then it is.\n\
-             - At `max` the doors are compared with as many votes in flight as the flood holds open for each protocol; more \
+             - Whatever stands before a door, such as a cluster's entry, is in the latencies, and bytes are those between it and \
+             the client.\n";
+    text += if summary.has_costs() {
+        "- CPU is of the door's process alone: what the vote log, the counting and the client spend is not in it. In `ovation \
+         up` one process is all of them, and then it is.\n"
+    } else {
+        "- CPU, memory and open files of the doors were not measured, since their processes could not be asked.\n"
+    };
+    text += "- At `max` the doors are compared with as many votes in flight as the flood holds open for each protocol; more \
              of them would mean other latencies.\n";
     text
 }
@@ -66,12 +73,18 @@ pub(super) fn markdown(args: &CompareArgs, summary: &Summary) -> String {
 fn setting(args: &CompareArgs, summary: &Summary) -> String {
     let doors: Vec<&str> = args.doors.iter().map(|door| door.name()).collect();
     let rates: Vec<String> = args.rates.iter().map(|&rate| Load(rate).to_string()).collect();
+    let admins = [("rest", &args.rest_admin), ("grpc", &args.grpc_admin)];
+    let nobody: Vec<String> = admins
+        .iter()
+        .filter(|(_, admin)| *admin == NOBODY)
+        .map(|(door, _)| format!(" --{door}-admin {NOBODY}"))
+        .collect();
     let cores = thread::available_parallelism().map_or(0, usize::from);
     format!(
         "Measured on {} by ovation {} from a client with {cores} cores: {} at {}; REST at {}, gRPC at {}. {} rounds, each of \
          them every door forth and back, {:?} a measurement; votes are acknowledged when the vote log has them. A figure \
          is the median of all measurements, with the least and the most behind it.\n\n\
-         ```sh\novation compare --rest {} --grpc {} --doors {} --rates {} --rounds {} --seconds {:?}\n```",
+         ```sh\novation compare --rest {} --grpc {}{} --doors {} --rates {} --rounds {} --seconds {:?}\n```",
         UnixMillis::now(),
         env!("CARGO_PKG_VERSION"),
         doors.join(", "),
@@ -82,6 +95,7 @@ fn setting(args: &CompareArgs, summary: &Summary) -> String {
         args.seconds,
         args.rest.to_string().trim_end_matches('/'),
         args.grpc.to_string().trim_end_matches('/'),
+        nobody.concat(),
         args.doors.iter().map(|door| slug(*door)).collect::<Vec<_>>().join(","),
         rates.iter().map(|rate| rate.trim_end_matches("/s")).collect::<Vec<_>>().join(","),
         args.rounds,
@@ -101,28 +115,28 @@ fn heading(load: Load) -> String {
 }
 
 fn table(load: &UnderLoad) -> String {
-    let mut text =
-        "| door | votes/s | p50 ms | p90 ms | p99 ms | p99.9 ms | CPU us/vote | resident MB | open files | bytes \
-                    out, in / vote | not acknowledged |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
+    let has_costs = load.has_costs();
+    let mut columns = vec!["door", "votes/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms"];
+    if has_costs {
+        columns.extend(["CPU us/vote", "resident MB", "open files"]);
+    }
+    columns.extend(["bytes out, in / vote", "not acknowledged"]);
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     for door in &load.doors {
-        let DoorFigures { rate, p50_ms, p90_ms, p99_ms, p999_ms, cpu_us, resident_mb, open_files, .. } = door;
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0}, {:.0} | {} |",
-            door.door.name(),
-            range(*rate, 0),
-            range(*p50_ms, 2),
-            range(*p90_ms, 2),
-            range(*p99_ms, 2),
-            range(*p999_ms, 2),
-            range(*cpu_us, 1),
-            resident_mb.most,
-            open_files.most,
-            door.bytes_sent.median,
-            door.bytes_received.median,
-            door.not_acknowledged,
-        );
+        let DoorFigures { rate, p50_ms, p90_ms, p99_ms, p999_ms, .. } = door;
+        let mut cells = vec![door.door.name().to_owned(), range(*rate, 0)];
+        cells.extend([p50_ms, p90_ms, p99_ms, p999_ms].map(|latency| range(*latency, 2)));
+        match &door.cost {
+            Some(CostFigures { cpu_us, resident_mb, open_files }) => {
+                cells.push(range(*cpu_us, 1));
+                cells.extend([resident_mb, open_files].map(|figure| format!("{:.0}", figure.most)));
+            }
+            None if has_costs => cells.extend(["not measured".to_owned(), String::new(), String::new()]),
+            None => {}
+        }
+        cells.push(format!("{:.0}, {:.0}", door.bytes_sent.median, door.bytes_received.median));
+        cells.push(door.not_acknowledged.to_string());
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
 }
@@ -204,17 +218,19 @@ fn why(summary: &Summary) -> String {
         load.load,
         load.doors
             .iter()
-            .map(|door| format!(
-                "{} puts {:.0} bytes a vote on the wire, there and back, and its process takes {:.1} us",
-                door.door.name(),
-                door.bytes_sent.median + door.bytes_received.median,
-                door.cpu_us.median
-            ))
+            .map(|door| {
+                let bytes = bytes(door);
+                let cpu =
+                    door.cost.as_ref().map(|cost| format!(", and its process takes {:.1} us", cost.cpu_us.median));
+                let door = door.door.name();
+                format!("{door} puts {bytes:.0} bytes a vote on the wire, there and back{}", cpu.unwrap_or_default())
+            })
             .collect::<Vec<_>>()
             .join("; ")
     );
     for (single, many) in [(Protocol::Grpc, Protocol::GrpcStream), (Protocol::Rest, Protocol::RestBatch)] {
-        let (Some(one), Some(all)) = (load.door(single), load.door(many)) else { continue };
+        let cost = |door| load.door(door)?.cost.as_ref();
+        let (Some(one), Some(all)) = (cost(single), cost(many)) else { continue };
         let times = one.cpu_us.median / all.cpu_us.median;
         let advice = if times >= WORTH_ANOTHER_WAY {
             "so most of a single vote's cost is its request, not the vote: whoever has many votes at hand (a gateway, an import, \
@@ -230,19 +246,27 @@ fn why(summary: &Summary) -> String {
         );
     }
     if let (Some(grpc), Some(rest)) = (load.door(Protocol::Grpc), load.door(Protocol::Rest)) {
-        let bytes = |door: &DoorFigures| door.bytes_sent.median + door.bytes_received.median;
+        let bytes = 100.0 * bytes(grpc) / bytes(rest);
+        let (cpu, files) = match (&grpc.cost, &rest.cost) {
+            (Some(grpc), Some(rest)) => (
+                format!(" and {:.0} % of the CPU", 100.0 * grpc.cpu_us.median / rest.cpu_us.median),
+                format!(", over {:.0} open files against {:.0}", grpc.open_files.median, rest.open_files.median),
+            ),
+            _ => Default::default(),
+        };
         let _ = writeln!(
             text,
-            "\n- For single votes, a gRPC vote takes {:.0} % of the bytes and {:.0} % of the CPU of a REST vote, over {:.0} open \
-             files against {:.0}: services that keep a connection open gain that much from gRPC; browsers, scripts and \
-             whatever speaks no HTTP/2 lose no more than that with REST.",
-            100.0 * bytes(grpc) / bytes(rest),
-            100.0 * grpc.cpu_us.median / rest.cpu_us.median,
-            grpc.open_files.median,
-            rest.open_files.median,
+            "\n- For single votes, a gRPC vote takes {bytes:.0} % of the bytes{cpu} of a REST vote{files}: services that keep a \
+             connection open gain that much from gRPC; browsers, scripts and whatever speaks no HTTP/2 lose no more than that \
+             with REST.",
         );
     }
     text
+}
+
+/// A vote's on the wire, there and back.
+fn bytes(door: &DoorFigures) -> f64 {
+    door.bytes_sent.median + door.bytes_received.median
 }
 
 #[cfg(test)]
@@ -272,5 +296,35 @@ mod tests {
         let csv = csv(&rounds([1.0; 3], [1.0; 3]));
         let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [16; 7]);
+    }
+
+    #[test]
+    fn where_no_door_tells_its_cost_the_report_says_so_and_claims_none() {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            compare: CompareArgs,
+        }
+        let Alone { compare } = clap::Parser::parse_from(["compare", "--rest-admin=none", "--grpc-admin=none"]);
+        let mut measurements = rounds([2.0, 4.0, 8.0], [4.0, 8.0, 16.0]);
+        for one in &mut measurements {
+            one.cost = None;
+        }
+        let report = markdown(&compare, &Summary::of(&measurements));
+        let (figures, limits) = report.split_once("What this does not show").unwrap();
+        assert!(limits.contains("CPU, memory and open files of the doors were not measured"), "{report}");
+        assert!(figures.contains("--rest-admin none --grpc-admin none"), "{report}");
+        for claim in ["CPU us", "resident", "open files", "its process takes", "of the CPU", "CPU a vote of"] {
+            assert!(!figures.contains(claim), "{claim}: {report}");
+        }
+        assert!(csv(&measurements).lines().skip(1).all(|line| line.split(',').count() == 16 && line.contains(",,,")));
+
+        // One that tells it has its figures beside one that doesn't.
+        measurements[0].cost = measured(Protocol::Grpc, Rate::Max, 1, 1.0, 40.0).cost;
+        let report = markdown(&compare, &Summary::of(&measurements));
+        assert!(
+            report.contains("| 40.0 (40.0 to 40.0) | 12 | 80 |") && report.contains("| not measured |  |  |"),
+            "{report}"
+        );
     }
 }

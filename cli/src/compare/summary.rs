@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::measure::{Load, Measurement};
+use super::measure::{Cost, Load, Measurement};
 use crate::flood::Protocol;
 
 /// All loads, in the order in which they were asked for.
@@ -36,14 +36,22 @@ pub(super) struct DoorFigures {
     pub(super) p90_ms: Spread,
     pub(super) p99_ms: Spread,
     pub(super) p999_ms: Spread,
-    pub(super) cpu_us: Spread,
-    pub(super) resident_mb: Spread,
-    pub(super) open_files: Spread,
+    /// `None` if the door's process can't be asked.
+    #[serde(flatten)]
+    pub(super) cost: Option<CostFigures>,
     pub(super) bytes_sent: Spread,
     pub(super) bytes_received: Spread,
     /// Of all rounds together.
     #[serde(skip)]
     pub(super) micros: Histogram<u32>,
+}
+
+/// What votes cost a door's process.
+#[derive(Serialize)]
+pub(super) struct CostFigures {
+    pub(super) cpu_us: Spread,
+    pub(super) resident_mb: Spread,
+    pub(super) open_files: Spread,
 }
 
 /// The least, the middle and the greatest of several values.
@@ -62,7 +70,8 @@ pub(super) struct Pair {
     pub(super) rate: Spread,
     pub(super) p50: Spread,
     pub(super) p99: Spread,
-    /// `None` if measurements were too short for the kernel's clock of a process, which ticks every 10 ms.
+    /// `None` if a process can't be asked, or if measurements were too short for the kernel's clock of a process, which
+    /// ticks every 10 ms.
     pub(super) cpu: Option<Spread>,
 }
 
@@ -94,6 +103,11 @@ impl Summary {
         let rounds = measurements.iter().map(|one| one.round).max().unwrap_or(0);
         Self { rounds, loads: loads.into_iter().map(under).collect() }
     }
+
+    /// Whether a door told what it costs.
+    pub(super) fn has_costs(&self) -> bool {
+        self.loads.iter().any(UnderLoad::has_costs)
+    }
 }
 
 impl UnderLoad {
@@ -108,6 +122,11 @@ impl UnderLoad {
             pairs: pairs.collect(),
             doors: doors.iter().map(|(&door, measurements)| DoorFigures::of(door, measurements)).collect(),
         }
+    }
+
+    /// Whether a door told what it costs.
+    pub(super) fn has_costs(&self) -> bool {
+        self.doors.iter().any(|door| door.cost.is_some())
     }
 
     pub(super) fn door(&self, door: Protocol) -> Option<&DoorFigures> {
@@ -132,13 +151,23 @@ impl DoorFigures {
             p90_ms: spread(|one| one.latency_ms(0.9)),
             p99_ms: spread(|one| one.latency_ms(0.99)),
             p999_ms: spread(|one| one.latency_ms(0.999)),
-            cpu_us: spread(|one| one.cpu_us),
-            resident_mb: spread(|one| one.resident_mb),
-            open_files: spread(|one| one.open_files),
+            cost: CostFigures::of(&measurements.iter().filter_map(|one| one.cost).collect::<Vec<_>>()),
             bytes_sent: spread(|one| one.bytes_sent),
             bytes_received: spread(|one| one.bytes_received),
             micros,
         }
+    }
+}
+
+impl CostFigures {
+    /// `None` if there are no costs.
+    fn of(costs: &[Cost]) -> Option<Self> {
+        let spread = |value: fn(&Cost) -> f64| Spread::of(costs.iter().map(value));
+        (!costs.is_empty()).then(|| Self {
+            cpu_us: spread(|one| one.cpu_us),
+            resident_mb: spread(|one| one.resident_mb),
+            open_files: spread(|one| one.open_files),
+        })
     }
 }
 
@@ -166,7 +195,7 @@ impl Pair {
             rate: ratio(|one| one.rate)?,
             p50: ratio(|one| one.latency_ms(0.5))?,
             p99: ratio(|one| one.latency_ms(0.99))?,
-            cpu: ratio(|one| one.cpu_us),
+            cpu: ratio(|one| one.cost.map_or(f64::NAN, |cost| cost.cpu_us)),
         })
     }
 }
@@ -190,9 +219,7 @@ pub(super) mod tests {
             sent: 100,
             rate: 1000.0,
             micros,
-            cpu_us,
-            resident_mb: 12.0,
-            open_files: 80.0,
+            cost: Some(Cost { cpu_us, resident_mb: 12.0, open_files: 80.0 }),
             bytes_sent: 300.0,
             bytes_received: 200.0,
             complaint: None,
@@ -209,10 +236,14 @@ pub(super) mod tests {
 
     #[test]
     fn where_no_cpu_was_measured_the_rest_is_still_compared() {
-        let measurements = [Protocol::Rest, Protocol::Grpc].map(|door| measured(door, Rate::Max, 1, 2.0, 0.0));
-        let summary = Summary::of(&measurements);
-        let pair = &summary.loads[0].pairs[0];
-        assert_eq!((pair.cpu, pair.p50), (None, Spread { least: 1.0, median: 1.0, most: 1.0 }));
+        let too_short = [Protocol::Rest, Protocol::Grpc].map(|door| measured(door, Rate::Max, 1, 2.0, 0.0));
+        let mut one_silent = [Protocol::Rest, Protocol::Grpc].map(|door| measured(door, Rate::Max, 1, 2.0, 40.0));
+        one_silent[1].cost = None;
+        for measurements in [too_short, one_silent] {
+            let summary = Summary::of(&measurements);
+            let pair = &summary.loads[0].pairs[0];
+            assert_eq!((pair.cpu, pair.p50), (None, Spread { least: 1.0, median: 1.0, most: 1.0 }));
+        }
     }
 
     #[test]
@@ -236,6 +267,7 @@ pub(super) mod tests {
         assert!((pair.p50.median - 2.0).abs() < 0.01, "{:?}", pair.p50);
         let rest = summary.loads[0].door(Protocol::Rest).unwrap();
         assert_eq!((rest.measurements, rest.acknowledged, rest.micros.len()), (6, 600, 600));
-        assert_eq!((rest.cpu_us.least, rest.cpu_us.median, rest.cpu_us.most), (60.0, 180.0, 600.0));
+        let cost = rest.cost.as_ref().unwrap();
+        assert_eq!(cost.cpu_us, Spread { least: 60.0, median: 180.0, most: 600.0 });
     }
 }
