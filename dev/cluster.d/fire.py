@@ -18,9 +18,15 @@ PROGRAMS = ("rest-producer", "grpc-producer", "forwarder", "consumer", "results"
 # Votes a second over each of the entry's ways, for as long as something goes on. Streams are single, long calls.
 CALM = [("votes", "rest", 60), ("grpc", "grpc", 40), ("grpc", "grpc-stream", 150), ("votes", "rest-batch", 100, "--batch-size=20")]
 
-# Beside it, votes that come faster than two consumers count them as they ask for CPU, and faster than any count them.
-BUSY = ("grpc", "grpc-stream", 1500, "--connections=2")
-RUSH = ("grpc", "grpc-stream", 4000, "--connections=2")
+# What keeps consumers' CPUs busy: single votes, each a small batch. And what comes faster than it is counted: votes in thousands.
+BUSY = ("votes", "rest", 400)
+RUSH = ("votes", "rest-batch", 12000, "--batch-size=500", "--connections=4")
+
+# Before, beside and after those: every two seconds some votes for each partition, which cost little.
+QUIET = ("votes", "rest-batch", 60, "--batch-size=120", "--connections=1")
+
+# Seconds between two looks at pods: looking takes CPU, of which there is little.
+EVERY = 2
 
 # Seconds that a partition may stand still while its votes come.
 LONGEST_PAUSE = 5
@@ -75,16 +81,16 @@ class Fire:
             shares = self.shares()
             return len(shares) == count and sum(shares) == 12 and min(shares) >= 12 // count and len(self.pods_of("consumer")) == count
 
-        if not wait_until(is_there, seconds):
+        if not wait_until(is_there, seconds, every=EVERY):
             autoscalers = self.ovation.kubectl("get", "horizontalpodautoscalers")
             raise Failure(f"there aren't {count} consumers with their share of the partitions after {seconds} s ({why}), but {self.shares()}:\n{autoscalers}")
         return time.monotonic() - began
 
     # ---- Scaling ----
 
-    def scale(self, contest, rush, signal):
+    def scale(self, contest, flood, signal):
         self.await_consumers(2, 120, "before the flood")
-        with Flooding(self.ovation, contest, [*CALM, rush], is_planned=True) as flooding:
+        with Flooding(self.ovation, contest, [QUIET, flood], is_planned=False) as flooding:
             with Positions(self.ovation) as positions:
                 took = self.await_consumers(5, 180, f"the flood should be seen on {signal}")
                 check(True, f"under the flood {signal} scales the consumers from 2 to 5, and each has its share of the partitions after {took:.0f} s")
@@ -175,7 +181,7 @@ class Fire:
         do()
         self.await_rollout(workload)
         before = [flood.acknowledged() for flood in flooding.floods]
-        if not wait_until(lambda: all(flood.acknowledged() > count + 10 for flood, count in zip(flooding.floods, before)), 120):
+        if not wait_until(lambda: all(flood.acknowledged() > count + 10 for flood, count in zip(flooding.floods, before)), 120, every=0.2):
             raise Failure(f"{what}: votes aren't acknowledged again")
         if not self.ovation.await_counted(120):
             raise Failure(f"{what}: votes aren't counted again")
@@ -194,7 +200,7 @@ class Fire:
     def kill(self, pod, container):
         count, _ = self.restarts(pod)
         os.kill(self.pid_of(pod, container), signal.SIGKILL)
-        if not wait_until(lambda: self.restarts(pod)[0] > count, 60):
+        if not wait_until(lambda: self.restarts(pod)[0] > count, 60, every=EVERY):
             raise Failure(f"{pod} was killed, and doesn't start again")
 
     def fill(self):
@@ -203,7 +209,7 @@ class Fire:
         uid = lambda: self.ovation.kubectl("get", "pod", pod, "--ignore-not-found", "--output=jsonpath={.metadata.uid}")
         was = uid()
         self.ovation.kubectl("exec", pod, "--", "sh", "-c", "head -c 100000000 /dev/zero >/tmp/full")
-        if not wait_until(lambda: uid() not in ("", was), 120):
+        if not wait_until(lambda: uid() not in ("", was), 120, every=EVERY):
             raise Failure(f"the node doesn't mind what is in {pod}'s emptyDir")
 
     def exhaust(self, program):
@@ -216,10 +222,13 @@ class Fire:
             with contextlib.suppress(OSError):
                 used = int((group / "memory.usage_in_bytes").read_text())
                 (group / "memory.limit_in_bytes").write_text(str(used))
-            return self.restarts(pod)[0] > count
+            # Its control group is gone with it.
+            return not group.exists()
 
-        if not wait_until(is_killed, 60):
+        if not wait_until(is_killed, 60, every=0.2):
             raise Failure(f"{pod} lives on at its memory limit")
+        if not wait_until(lambda: self.restarts(pod)[0] > count, 60, every=EVERY):
+            raise Failure(f"{pod} was killed, and doesn't start again")
         ended = self.restarts(pod)[1]
         check(ended.get("reason") == "OOMKilled", f"{pod} was ended for its memory, by the kernel: {ended.get('reason')}, {ended.get('exitCode')}")
 

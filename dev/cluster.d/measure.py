@@ -83,7 +83,7 @@ def scale(ovation, consumers, wait=True):
     ovation.kubectl("scale", name, f"--replicas={consumers}")
     if wait:
         selector = "--selector=app.kubernetes.io/component=consumer"
-        if not wait_until(lambda: len(ovation.kubectl("get", "pods", selector, "--output=name").split()) == consumers, 60):
+        if not wait_until(lambda: len(ovation.kubectl("get", "pods", selector, "--output=name").split()) == consumers, 60, every=1):
             raise Failure(f"there aren't {consumers} consumers")
 
 

@@ -77,7 +77,7 @@ class Ovation:
                 seen.update(self.tally())
             return seen.get("total", 0) >= total
 
-        wait_until(is_there, 60)
+        wait_until(is_there, 60, every=0.2)
         return seen
 
     def await_counted(self, seconds):
@@ -89,7 +89,7 @@ class Ovation:
                 return tally["processed"] >= tally["accepted"]
             return False
 
-        return wait_until(is_counted, seconds)
+        return wait_until(is_counted, seconds, every=0.2)
 
     def audit(self):
         """What the auditor says, run in the cluster with the stores' addresses of a consumer."""
@@ -106,7 +106,7 @@ class Ovation:
         self.kubectl("delete", "pod", "audit", "--ignore-not-found")
         self.kubectl("apply", "--filename=-", input=json.dumps(pod))
         ended = lambda: self.kubectl("get", "pod", "audit", "--output=jsonpath={.status.phase}") in ("Succeeded", "Failed")
-        if not wait_until(ended, 180):
+        if not wait_until(ended, 180, every=1):
             raise Failure(f"the audit doesn't end; see: dev/cluster kubectl -n {NAMESPACE} describe pod audit")
         said = self.kubectl("logs", "audit").strip()
         self.kubectl("delete", "pod", "audit")

@@ -7,7 +7,7 @@ from floods import Flooding
 from ovation import Ovation, check
 from processes import Failure, say
 
-# A tenth of the flood under which consumers scale on CPU.
+# Half of the fire's calm: its rush is twenty times as much.
 STEADY = [("votes", "rest", 20), ("grpc", "grpc", 15), ("grpc", "grpc-stream", 100), ("votes", "rest-batch", 50, "--batch-size=10")]
 
 # How often memory is read, in seconds.
