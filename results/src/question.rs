@@ -128,7 +128,7 @@ impl<'r> FromRequest<'r> for Wanted {
             "text/csv" => Some(Format::Csv),
             _ => None,
         };
-        let ranges = request.headers().get("Accept").flat_map(|header| header.split(','));
-        Outcome::Success(Self(ranges.filter_map(of_type).next().unwrap_or(Format::Json)))
+        let mut ranges = request.headers().get("Accept").flat_map(|header| header.split(','));
+        Outcome::Success(Self(ranges.find_map(of_type).unwrap_or(Format::Json)))
     }
 }

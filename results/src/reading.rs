@@ -52,12 +52,14 @@ struct Shared {
     answers: Arc<dyn Answers>,
     popularity: Mutex<Popularity>,
     /// Answers that are being read, by their question and the version that was read before.
-    loading: Mutex<HashMap<(String, u64), Arc<OnceCell<Loaded>>>>,
+    loading: Mutex<Loading>,
     /// Raised when all answers are forgotten: what began to be read before is not kept any more.
     forgotten: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
 }
+
+type Loading = HashMap<(String, u64), Arc<OnceCell<Loaded>>>;
 
 /// What was read: the answer's members, or why there are none.
 #[derive(Clone)]
@@ -97,6 +99,10 @@ impl Reader {
             "Of the questions that a kept answer could serve, the share that one did, since the start"
         );
         describe_counter!("ovation_cache_warmed_total", "Answers of popular questions that were read at the start");
+        describe_gauge!(
+            "ovation_cache_popular_questions",
+            "Questions that were noted, so that the next start begins with them"
+        );
         describe_counter!("ovation_cache_failures_total", "What the place of kept answers failed to do");
         describe_counter!("ovation_cache_forgotten_total", "Kept answers that somebody had forgotten");
         Self(Arc::new(Shared {
@@ -154,7 +160,7 @@ impl Reader {
             return (self.load(question, Via::Pool, 0).await, Cache::Bypassed);
         }
         let keep_for = self.popularity().ask(&key, Instant::now());
-        let Ok(found) = self.noted("look_up", self.0.answers.look_up(&key).await) else {
+        let Ok(found) = or_counted("look_up", self.0.answers.look_up(&key).await) else {
             return (self.load(question, Via::Pool, 0).await, Cache::Degraded);
         };
         let version = match &question.table {
@@ -222,13 +228,13 @@ impl Reader {
         let reader = self.clone();
         tokio::spawn(async move {
             let prolonged = reader.0.answers.prolong(&question, for_time).await;
-            let _ = reader.noted("prolong", prolonged);
+            let _ = or_counted("prolong", prolonged);
         });
     }
 
     /// Reads the answers of what was popular before this start; then notes now and then what is.
     pub(crate) async fn keep_popular(self) {
-        let popular = self.noted("popular", self.0.answers.popular().await).unwrap_or_default();
+        let popular = or_counted("popular", self.0.answers.popular().await).unwrap_or_default();
         for (key, weight) in popular {
             self.popularity().add(&key, weight, Instant::now());
             if self.warm(&key).await {
@@ -242,8 +248,9 @@ impl Reader {
             let leaders = self.popularity().leaders(POPULAR, Instant::now());
             if !leaders.is_empty()
                 && leaders != noted
-                && self.noted("note", self.0.answers.note_popular(&leaders).await).is_ok()
+                && or_counted("note", self.0.answers.note_popular(&leaders).await).is_ok()
             {
+                gauge!("ovation_cache_popular_questions").set(leaders.len() as f64);
                 noted = leaders;
             }
         }
@@ -273,14 +280,6 @@ impl Reader {
         Some(Question { table, schema, query, manner: crate::question::Manner::plain() })
     }
 
-    fn noted<T>(&self, what: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error) = &outcome {
-            tracing::debug!(what, %error, "kept answers are away");
-            counter!("ovation_cache_failures_total", "operation" => what).increment(1);
-        }
-        outcome
-    }
-
     fn count(&self, cache: Cache) {
         counter!("ovation_cache_questions_total", "cache" => cache.as_str()).increment(1);
         match cache {
@@ -296,7 +295,7 @@ impl Reader {
         self.0.popularity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loading(&self) -> MutexGuard<'_, HashMap<(String, u64), Arc<OnceCell<Loaded>>>> {
+    fn loading(&self) -> MutexGuard<'_, Loading> {
         self.0.loading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -315,7 +314,7 @@ impl Landing {
         self.reader.popularity().keep(&question, for_time, Instant::now());
         tokio::spawn(async move {
             let kept = self.reader.0.answers.keep(&question, &answer, for_time).await;
-            let _ = self.reader.noted("keep", kept);
+            let _ = or_counted("keep", kept);
         });
     }
 }
@@ -327,6 +326,15 @@ impl Drop for Landing {
             loading.remove(&self.flight);
         }
     }
+}
+
+/// Counts what the place of kept answers failed to do.
+fn or_counted<T>(what: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+    if let Err(error) = &outcome {
+        tracing::debug!(what, %error, "kept answers are away");
+        counter!("ovation_cache_failures_total", "operation" => what).increment(1);
+    }
+    outcome
 }
 
 /// What an answer is kept under: the table, and the question's normal form.
@@ -380,7 +388,7 @@ pub(crate) struct Forgotten {
 pub(crate) async fn invalidate(_allowed: Allowed, reader: &State<Reader>) -> Result<Json<Forgotten>, Problem> {
     let reader: &Reader = reader;
     reader.0.forgotten.fetch_add(1, Ordering::SeqCst);
-    let forgotten = reader.noted("forget", reader.0.answers.forget().await).map_err(|error| unavailable(&error))?;
+    let forgotten = or_counted("forget", reader.0.answers.forget().await).map_err(|error| unavailable(&error))?;
     counter!("ovation_cache_forgotten_total").increment(forgotten);
     Ok(Json(Forgotten { forgotten }))
 }

@@ -25,12 +25,19 @@ pub(super) struct EmbeddedArchive {
     votes: Arc<Readers>,
     datasets: Arc<Readers>,
     is_direct: bool,
+    most_rows: usize,
 }
 
 impl EmbeddedArchive {
     /// Reads on connections that are kept, or with `is_direct` on one of its own for each question.
     pub(super) fn new(votes: Arc<Readers>, datasets: Arc<Readers>, is_direct: bool) -> Self {
-        Self { votes, datasets, is_direct }
+        Self { votes, datasets, is_direct, most_rows: MOST_ROWS }
+    }
+
+    /// As [`new`](Self::new), where a question may look at so many rows.
+    #[cfg(test)]
+    pub(super) fn bounded_to(most_rows: usize, votes: Arc<Readers>, datasets: Arc<Readers>) -> Self {
+        Self { votes, datasets, is_direct: false, most_rows }
     }
 }
 
@@ -48,8 +55,8 @@ impl Store for EmbeddedArchive {
 impl Archive for EmbeddedArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
         let (readers, rows) = match table {
-            Table::Votes => (&self.votes, Rows::votes()),
-            Table::Dataset(dataset) => (&self.datasets, Rows::dataset(dataset)),
+            Table::Votes => (&self.votes, Rows::votes(self.most_rows)),
+            Table::Dataset(dataset) => (&self.datasets, Rows::dataset(dataset, self.most_rows)),
         };
         let query = query.clone();
         let answer = move |db: &Connection| rows.find(db, &query);
@@ -62,20 +69,23 @@ struct Rows {
     schema: Schema,
     table: String,
     indexes: Vec<Index>,
+    /// A question may look at so many.
+    most: usize,
 }
 
 impl Rows {
-    fn votes() -> Self {
+    fn votes(most: usize) -> Self {
         // The table itself is in the order of places.
         let indexes = vec![Plan::newest(&[Votes::CONTEST]), Plan::place()];
-        Self { schema: Schema::votes(), table: "votes".to_owned(), indexes }
+        Self { schema: Schema::votes(), table: "votes".to_owned(), indexes, most }
     }
 
-    fn dataset(dataset: &Dataset) -> Self {
+    fn dataset(dataset: &Dataset, most: usize) -> Self {
         Self {
             schema: Schema::dataset(&dataset.columns),
             table: rows_table(dataset.generation),
             indexes: Plan::dataset_indexes(dataset.indexed()),
+            most,
         }
     }
 
@@ -88,8 +98,8 @@ impl Rows {
 
     fn find(&self, db: &Connection, query: &Query) -> rusqlite::Result<Found> {
         let plan = Plan::of(query, &self.schema, &self.indexes);
-        if !query.allow_scan && !plan.is_walk && self.count(db, &plan.narrowed, MOST_ROWS + 1)? > MOST_ROWS {
-            return Ok(Found::TooMuch(MOST_ROWS));
+        if !query.allow_scan && !plan.is_walk && self.count(db, &plan.narrowed, self.most + 1)? > self.most {
+            return Ok(Found::TooMuch(self.most));
         }
         let mut rows = self.read(db, &plan, query)?;
         let has_more = rows.len() > query.count;
@@ -250,4 +260,23 @@ fn read_value(row: &SqlRow<'_>, index: usize, kind: Kind) -> rusqlite::Result<Op
         Kind::Uuid => row.get::<_, Option<[u8; 16]>>(index)?.map(|bytes| Value::Uuid(Uuid::from_bytes(bytes))),
         Kind::Hash => row.get::<_, Option<[u8; 32]>>(index)?.map(|bytes| Value::Hash(VoterHash(bytes))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use votes::{Book, Datasets};
+
+    use super::*;
+    use crate::embedded::{Archives, Embedded};
+
+    #[expect(clippy::unused_async, reason = "as the suite opens stores")]
+    async fn open() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, impl Sized) {
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(&folder.path().join("data"), 100).unwrap();
+        let Archives { count, datasets, .. } = embedded.archives.clone().unwrap();
+        let archive = EmbeddedArchive::bounded_to(100, count, datasets);
+        (Arc::clone(&embedded.book), embedded.datasets().unwrap(), Arc::new(archive), (embedded, folder))
+    }
+
+    votes::archive_conformance!(open: questions_that_look_at_more_than_a_hundred_rows_are_refused);
 }

@@ -127,8 +127,8 @@ fn load(db: &Connection, dataset: &Dataset, rows: &[DatasetRow]) -> rusqlite::Re
     if !is_there(db, dataset)? {
         return Ok(false);
     }
-    let places: String = (1..=dataset.columns.len() * 2).map(|place| format!(", ?{}", place + 1)).collect();
-    let sql = format!("INSERT OR IGNORE INTO {} VALUES (?1{places})", rows_table(dataset.generation));
+    let places = ", ?".repeat(dataset.columns.len() * 2);
+    let sql = format!("INSERT OR IGNORE INTO {} VALUES (?{places})", rows_table(dataset.generation));
     let mut insert = db.prepare_cached(&sql)?;
     let mut added = 0;
     for row in rows {

@@ -83,11 +83,20 @@ pub(crate) struct Databases {
 }
 
 /// An archive on the connections of one client.
-pub(crate) struct MongoArchive(Databases);
+pub(crate) struct MongoArchive {
+    databases: Databases,
+    most_rows: usize,
+}
 
 impl MongoArchive {
     pub(crate) fn new(databases: Databases) -> Self {
-        Self(databases)
+        Self { databases, most_rows: MOST_ROWS }
+    }
+
+    /// As [`new`](Self::new), where a question may look at so many rows.
+    #[cfg(test)]
+    pub(super) fn bounded_to(most_rows: usize, databases: Databases) -> Self {
+        Self { databases, most_rows }
     }
 }
 
@@ -95,7 +104,7 @@ impl MongoArchive {
 impl Store for MongoArchive {
     async fn check(&self) -> Result<Facts, StoreError> {
         bounded(async {
-            self.0.book.run_command(doc! { "ping": 1 }).await.map_err(|error| failed(problem(&error)))?;
+            self.databases.book.run_command(doc! { "ping": 1 }).await.map_err(|error| failed(problem(&error)))?;
             Ok(Facts::new())
         })
         .await
@@ -105,7 +114,7 @@ impl Store for MongoArchive {
 #[async_trait]
 impl Archive for MongoArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
-        bounded(Rows::of(&self.0, table).find(query)).await
+        bounded(Rows::of(&self.databases, table, self.most_rows).find(query)).await
     }
 }
 
@@ -129,7 +138,7 @@ impl Store for DirectArchive {
 impl Archive for DirectArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
         let client = self.0.client().map_err(|error| failed(problem(&error)))?;
-        let found = bounded(Rows::of(&self.0.databases(&client), table).find(query)).await;
+        let found = bounded(Rows::of(&self.0.databases(&client), table, MOST_ROWS).find(query)).await;
         client.shutdown().immediate(true).await;
         found
     }
@@ -154,10 +163,12 @@ struct Rows {
     schema: Schema,
     collection: Collection<RawDocumentBuf>,
     indexes: Vec<Index>,
+    /// A question may look at so many.
+    most: usize,
 }
 
 impl Rows {
-    fn of(databases: &Databases, table: &Table) -> Self {
+    fn of(databases: &Databases, table: &Table, most: usize) -> Self {
         match table {
             Table::Votes => Self {
                 schema: Schema::votes(),
@@ -167,11 +178,13 @@ impl Rows {
                     Plan::newest(&[Votes::CONTEST, Votes::NAME]),
                     Plan::place(),
                 ],
+                most,
             },
             Table::Dataset(dataset) => Self {
                 schema: Schema::dataset(&dataset.columns),
                 collection: rows_of(&databases.datasets, dataset),
                 indexes: Plan::dataset_indexes(dataset.indexed()),
+                most,
             },
         }
     }
@@ -179,7 +192,7 @@ impl Rows {
     async fn find(&self, query: &Query) -> Result<Found, StoreError> {
         let plan = Plan::of(query, &self.schema, &self.indexes);
         if !query.allow_scan && !plan.is_walk && self.is_too_much(&plan).await? {
-            return Ok(Found::TooMuch(MOST_ROWS));
+            return Ok(Found::TooMuch(self.most));
         }
         let mut rows = self.read(&plan, query).await?;
         let has_more = rows.len() > query.count;
@@ -195,10 +208,10 @@ impl Rows {
 
     async fn is_too_much(&self, plan: &Plan) -> Result<bool, StoreError> {
         let estimated = self.collection.estimated_document_count().await.map_err(driver)?;
-        if usize::try_from(estimated).unwrap_or(usize::MAX) <= MOST_ROWS {
+        if usize::try_from(estimated).unwrap_or(usize::MAX) <= self.most {
             return Ok(false);
         }
-        Ok(self.count(&plan.narrowed, MOST_ROWS + 1).await? > MOST_ROWS)
+        Ok(self.count(&plan.narrowed, self.most + 1).await? > self.most)
     }
 
     /// How many documents these filters leave, counted up to `most`.

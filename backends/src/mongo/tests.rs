@@ -104,6 +104,19 @@ mod archive {
     votes::archive_conformance!(open);
 }
 
+mod scans {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, Scratch) {
+        let scratch = Scratch::new();
+        let databases = Place::of(&scratch.url(), 4).await.unwrap().connect().await.unwrap();
+        let datasets = Arc::new(MongoDatasets::new(&databases));
+        (scratch.open().await, datasets, Arc::new(MongoArchive::bounded_to(100, databases)), scratch)
+    }
+
+    votes::archive_conformance!(open: questions_that_look_at_more_than_a_hundred_rows_are_refused);
+}
+
 mod direct {
     use super::*;
 

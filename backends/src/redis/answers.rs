@@ -127,7 +127,12 @@ fn read(bytes: &[u8]) -> Option<KeptAnswer> {
 
 #[async_trait]
 impl Store for RedisAnswers {
+    /// Also gives back the room where there is little: while counting waits for some, every question may be a hit, and nobody
+    /// keeps anything.
     async fn check(&self) -> Result<Facts, StoreError> {
+        if !self.has_room().await? {
+            self.forget().await?;
+        }
         let (key, mut connection) = (self.keys.answers(), self.connection.clone());
         let answers: u64 = self.ask(async { cmd("ZCARD").arg(key).query_async(&mut connection).await }).await?;
         Ok(Facts::from([("answers", answers.to_string())]))
@@ -177,7 +182,9 @@ impl Answers for RedisAnswers {
         let questions: Vec<String> =
             self.ask(async { cmd("ZRANGE").arg(&list).arg(0).arg(-1).query_async(&mut connection).await }).await?;
         let mut command = cmd("UNLINK");
-        questions.iter().for_each(|question| _ = command.arg(self.keys.answer(question)));
+        for question in &questions {
+            command.arg(self.keys.answer(question));
+        }
         let list = cmd("DEL").arg(&list).to_owned();
         let mut connection = self.connection.clone();
         self.ask(async {

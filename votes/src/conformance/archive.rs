@@ -101,6 +101,70 @@ pub async fn any_name_is_found(book: TheBook, _: TheDatasets, archive: TheArchiv
     }
 }
 
+/// Of an archive whose bound is that low.
+pub async fn questions_that_look_at_more_than_a_hundred_rows_are_refused(
+    book: TheBook,
+    datasets: TheDatasets,
+    archive: TheArchive,
+) {
+    book.insert((0..300).map(|n| logged(n, P, n)).collect()).await.unwrap();
+    let is_refused = async |table: &Table, parameters: &[(&str, &str)]| {
+        let query = ask(&table.schema(), parameters);
+        let allowed = Query { allow_scan: true, ..query.clone() };
+        assert!(matches!(archive.find(table, &allowed).await.unwrap(), Found::Page(_)), "{parameters:?}");
+        archive.find(table, &query).await.unwrap() == Found::TooMuch(100)
+    };
+    let bands = ("contest", "bands");
+    let (from, to) = (format!("gte:{}", UnixMillis(NOON.0 + 70)), format!("lt:{}", UnixMillis(NOON.0 + 140)));
+    for served in [
+        [bands].as_slice(),
+        &[bands, ("limit", "250,10")],
+        &[bands, ("sort", "accepted_at:asc")],
+        &[bands, ("accepted_at", &from)],
+        &[bands, ("accepted_at", &from), ("accepted_at", &to), ("album", "Album 1"), ("sort", "rank")],
+        &[("partition", "4"), ("offset", "17")],
+        &[("partition", "4"), ("offset", "lt:17"), ("door", "rest"), bands],
+    ] {
+        assert!(!is_refused(&Table::Votes, served).await, "{served:?}");
+    }
+    for too_much in [
+        [bands, ("album", "Album 1")].as_slice(),
+        &[bands, ("sort", "rank")],
+        &[bands, ("name", "like:band")],
+        &[bands, ("accepted_at", &from), ("year", "1980")],
+        &[("door", "rest")],
+    ] {
+        assert!(is_refused(&Table::Votes, too_much).await, "{too_much:?}");
+    }
+
+    let columns = super::datasets::columns(&["name", "n"]);
+    let dataset = datasets.create(&"many".parse().unwrap(), columns).await.unwrap().unwrap();
+    datasets.load(&dataset, super::datasets::rows(0..300)).await.unwrap();
+    let loading = Table::Dataset(Arc::new(dataset.clone()));
+    assert!(!is_refused(&loading, &[]).await);
+    assert!(is_refused(&loading, &[("n", "9")]).await, "there is no index yet");
+    datasets.finish(&dataset).await.unwrap();
+    let finished = Table::Dataset(Arc::new(datasets.describe(&dataset.id).await.unwrap().unwrap()));
+    for served in [
+        [("limit", "200,10")].as_slice(),
+        &[("n", "9")],
+        &[("name", "Band 3")],
+        &[("n", "lt:60"), ("name", "like:3"), ("sort", "name,n")],
+        &[("sort", "n:desc")],
+        &[("n", "gt:9"), ("sort", "n")],
+    ] {
+        assert!(!is_refused(&finished, served).await, "{served:?}");
+    }
+    for too_much in [
+        [("name", "like:band")].as_slice(),
+        &[("n", "neq:5")],
+        &[("sort", "name,n")],
+        &[("n", "gt:9"), ("sort", "name")],
+    ] {
+        assert!(is_refused(&finished, too_much).await, "{too_much:?}");
+    }
+}
+
 /// Numbers from a seed (`SplitMix64`), so that a failure comes again.
 struct Dice(u64);
 
@@ -264,18 +328,15 @@ pub async fn random_questions_of_votes_are_answered_as_by_a_look_at_every_vote(
     let hashes: Vec<String> =
         votes.iter().filter_map(|logged| logged.vote.voter).map(|hash| hash.to_string()).take(4).collect();
     let texts = |texts: &'static [&'static str]| texts.to_vec();
-    let owned = |texts: &'_ [String]| -> Vec<&str> {
-        Vec::from_iter(texts.iter().map(|text| Box::leak(text.clone().into_boxed_str()) as &str))
-    };
     let columns = [
-        ("vote_id", owned(&ids)),
+        ("vote_id", ids.iter().map(String::as_str).collect()),
         ("contest", texts(&["bands", "other", "none"])),
         ("name", TEXTS.to_vec()),
         ("album", TEXTS.to_vec()),
         ("year", texts(&["", "1990", "1992", "1994", "2000"])),
         ("rank", texts(&["", "0", "1.5", "3.5", "1e9", "-1"])),
-        ("voter", owned(&hashes)),
-        ("accepted_at", owned(&times)),
+        ("voter", hashes.iter().map(String::as_str).collect()),
+        ("accepted_at", times.iter().map(String::as_str).collect()),
         ("door", texts(&["rest", "grpc", "import", "re"])),
         ("partition", texts(&["0", "1", "2", "7"])),
         ("OFFSET", texts(&["0", "40", "100", "149", "9223372036854775807"])),

@@ -6,6 +6,11 @@ use super::{
 };
 use crate::Refusal;
 
+/// The most fields to sort by.
+const MAX_SORT: usize = 4;
+
+const ENDS_WITH_A_BACKSLASH: &str = "ends with a backslash, which takes the next character as it is";
+
 const OPERATORS: [&str; 8] = ["eq", "neq", "lt", "lte", "gt", "gte", "in", "like"];
 
 impl Query {
@@ -166,9 +171,7 @@ fn split(text: &str) -> Result<Vec<String>, String> {
         let value = values.last_mut().expect("there is always one");
         match character {
             ',' => values.push(String::new()),
-            '\\' => {
-                value.push(characters.next().ok_or("ends with a backslash, which takes the next character as it is")?)
-            }
+            '\\' => value.push(characters.next().ok_or(ENDS_WITH_A_BACKSLASH)?),
             character => value.push(character),
         }
     }
@@ -191,9 +194,8 @@ fn parse_sort(schema: &Schema, text: &str) -> Result<Vec<(usize, Direction)>, Re
         }
         sort.push((column, direction));
     }
-    const MOST: usize = 4;
-    if sort.len() > MOST {
-        return Err(Refusal::field("sort", format_args!("has {} fields; {MOST} are allowed", sort.len())));
+    if sort.len() > MAX_SORT {
+        return Err(Refusal::field("sort", format_args!("has {} fields; {MAX_SORT} are allowed", sort.len())));
     }
     Ok(sort)
 }
