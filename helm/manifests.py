@@ -19,7 +19,7 @@ CHOSEN = {"secret.existing": "ovation"}
 # As README.md has people make it.
 SECRET = {
     "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ovation"},
-    "data": dict.fromkeys(("voter-secret", "redis-password", "mongodb-password", "grafana-password"), ""),
+    "data": dict.fromkeys(("voter-secret", "read-token", "redis-password", "mongodb-password", "grafana-password"), ""),
 }
 NAMESPACE = {
     "apiVersion": "v1", "kind": "Namespace",

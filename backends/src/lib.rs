@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `embedded` | all | SQLite files in one folder |
 //! | `kafka` | vote queue and feed | Apache Kafka |
-//! | `redis` | tallies | Redis or Valkey |
-//! | `mongo` | book | MongoDB |
+//! | `redis` | tallies, answers | Redis or Valkey |
+//! | `mongo` | book, archive, datasets | MongoDB |
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -24,6 +24,6 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 
-pub use open::{Access, OpenError, Stores};
+pub use open::{Access, OpenError, Reading, Stores};
 #[cfg(any(feature = "embedded", feature = "kafka"))]
 pub use record::{encode, read_again};

@@ -7,8 +7,9 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use votes::{
-    Added, Advanced, AlbumVotes, BallotKey, Book, Checkpoint, ContestId, Counts, Facts, LoggedVote, Offset, Partition,
-    Place, RateWindow, Repeat, Snapshot, Store, StoreError, Summary, Tallies, Tally, UnixMillis, VoteQuery, Window,
+    Added, Advanced, AlbumVotes, Archive, BallotKey, Book, Checkpoint, ContestId, Counts, Facts, Found, LoggedVote,
+    Offset, Partition, Place, RateWindow, Repeat, Snapshot, Store, StoreError, Summary, Table, Tallies, Tally,
+    UnixMillis, Window, query::Query,
 };
 
 /// `ovation_queue_votes`, of a queue that holds at most `most`.
@@ -57,7 +58,6 @@ pub(crate) struct MeteredBook {
     advance: Operation,
     range: Operation,
     forget: Operation,
-    find: Operation,
 }
 
 impl MeteredBook {
@@ -71,7 +71,6 @@ impl MeteredBook {
             advance: operation("advance"),
             range: operation("range"),
             forget: operation("forget"),
-            find: operation("find"),
         }
     }
 }
@@ -138,10 +137,6 @@ impl Book for MeteredBook {
 
     async fn size(&self) -> Result<u64, StoreError> {
         self.book.size().await
-    }
-
-    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        self.find.measure(self.book.find(query)).await
     }
 
     async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
@@ -224,5 +219,33 @@ impl Tallies for MeteredTallies {
 
     async fn clear(&self) -> Result<(), StoreError> {
         self.tallies.clear().await
+    }
+}
+
+/// An archive whose questions are measured.
+pub(crate) struct MeteredArchive {
+    archive: Arc<dyn Archive>,
+    find: Operation,
+}
+
+impl MeteredArchive {
+    /// `operation` says in which way it is asked.
+    pub(crate) fn new(archive: Arc<dyn Archive>, operation: &'static str) -> Self {
+        describe();
+        Self { archive, find: Operation::new("archive", operation) }
+    }
+}
+
+#[async_trait]
+impl Store for MeteredArchive {
+    async fn check(&self) -> Result<Facts, StoreError> {
+        self.archive.check().await
+    }
+}
+
+#[async_trait]
+impl Archive for MeteredArchive {
+    async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
+        self.find.measure(self.archive.find(table, query)).await
     }
 }

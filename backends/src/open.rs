@@ -12,7 +12,7 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
 };
-use votes::{Book, Contests, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use votes::{Answers, Archive, Book, Contests, Datasets, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
 
 #[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
@@ -73,7 +73,22 @@ impl NotOpen {
 pub struct Stores {
     place: Place,
     secret: Option<VoterSecret>,
+    read_pool: u32,
+    cache_bytes: usize,
     health: Health,
+}
+
+/// What people's questions are answered from.
+#[derive(Clone)]
+pub struct Reading {
+    /// The archive, on connections that are kept.
+    pub pool: Arc<dyn Archive>,
+    /// The archive, on a connection of its own for each question: to compare.
+    pub direct: Arc<dyn Archive>,
+    /// Which datasets there are.
+    pub datasets: Arc<dyn Datasets>,
+    /// Answers that are kept.
+    pub answers: Arc<dyn Answers>,
 }
 
 /// Where the stores are: all in one folder, or each on a server.
@@ -125,7 +140,7 @@ impl Stores {
             #[cfg(not(feature = "embedded"))]
             None => return Err(without("queue", "embedded").into()),
         };
-        Ok(Self { place, secret: config.secret()?, health: health.clone() })
+        Self::at(place, config, health.clone())
     }
 
     /// The stores for a command, which does not wait long for servers.
@@ -143,7 +158,12 @@ impl Stores {
             #[cfg(not(feature = "embedded"))]
             None => return Err(without("queue", "embedded").into()),
         };
-        Ok(Self { place, secret: config.secret()?, health: Health::default() })
+        Self::at(place, config, Health::default())
+    }
+
+    fn at(place: Place, config: &Config, health: Health) -> Result<Self, Failure> {
+        let (read_pool, cache_bytes) = (config.read_pool.get(), config.cache_bytes);
+        Ok(Self { place, secret: config.secret()?, read_pool, cache_bytes, health })
     }
 
     /// The writing end of the vote log.
@@ -220,6 +240,58 @@ impl Stores {
             Place::Servers(servers) => {
                 let open = || watch.reach("tally", servers.patience, || servers.open_tallies());
                 Ok(watch.opened(Arc::clone(servers.tallies_port.get_or_try_init(open).await?)))
+            }
+        }
+    }
+
+    /// What answers people's questions. Kept answers may be away: then each question goes to the archive.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn reading(&self, weight: Weight) -> Result<Reading, Failure> {
+        let (archive, datasets) = (self.watch("archive", weight), self.watch("datasets", weight));
+        let kept = self.watch("answers", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("archive", "the stores are open for reading only");
+                Ok(Reading {
+                    pool: archive.opened(folder.archive(false).ok_or_else(missing)?),
+                    direct: folder.archive(true).ok_or_else(missing)?,
+                    datasets: datasets.opened(folder.datasets().ok_or_else(missing)?),
+                    answers: kept.opened(folder.answers(self.cache_bytes).ok_or_else(missing)?),
+                })
+            }
+            Place::Servers(servers) => {
+                let answers = servers.open_answers(self.cache_bytes).map_err(|error| error.told("tally", "answers"))?;
+                let open = || servers.open_archives(self.read_pool);
+                let (pool, direct, catalogue) = archive.reach_any("book", servers.patience, open).await?;
+                Ok(Reading {
+                    pool: archive.opened(pool),
+                    direct,
+                    datasets: datasets.opened(catalogue),
+                    answers: kept.opened(answers),
+                })
+            }
+        }
+    }
+
+    /// Where datasets are made and filled.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn datasets(&self, weight: Weight) -> Result<Arc<dyn Datasets>, Failure> {
+        let watch = self.watch("datasets", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("datasets", "the stores are open for reading only");
+                Ok(watch.opened(folder.datasets().ok_or_else(missing)?))
+            }
+            Place::Servers(servers) => {
+                let open = || servers.open_archives(self.read_pool);
+                let (_, _, datasets) = watch.reach_any("book", servers.patience, open).await?;
+                Ok(watch.opened(datasets))
             }
         }
     }
@@ -313,11 +385,21 @@ impl Watch {
         patience: Option<Duration>,
         open: impl Fn() -> F,
     ) -> Result<Arc<P>, Failure> {
+        Ok(self.opened(self.reach_any(key, patience, open).await?))
+    }
+
+    /// As [`reach`](Self::reach), of what is no port, or several.
+    async fn reach_any<P, F: Future<Output = Result<P, NotOpen>>>(
+        &self,
+        key: &'static str,
+        patience: Option<Duration>,
+        open: impl Fn() -> F,
+    ) -> Result<P, Failure> {
         let begun = Instant::now();
         let mut told = None;
         loop {
             let problem = match open().await {
-                Ok(port) => return Ok(self.opened(port)),
+                Ok(port) => return Ok(port),
                 Err(NotOpen::Unreachable(problem)) if patience.is_none_or(|patience| begun.elapsed() < patience) => {
                     problem
                 }
@@ -348,7 +430,10 @@ macro_rules! ports {
     )*};
 }
 
-ports!(VoteQueue VoteFeed Book Tallies);
+ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers);
+
+/// The archive on kept connections, the one on new ones, and the datasets.
+type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);
 
 /// Stores on servers of their own. Those that are safe to share are opened once.
 #[allow(dead_code, reason = "which URLs are read depends on the features")]
@@ -436,6 +521,32 @@ impl Servers {
         ))));
         #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read")
+    }
+
+    async fn open_archives(&self, connections: u32) -> Result<Archives, NotOpen> {
+        #[cfg(feature = "mongo")]
+        {
+            use crate::{
+                meters::MeteredArchive,
+                mongo::{DirectArchive, MongoArchive, MongoDatasets, Place},
+            };
+
+            let place = Place::of(&self.book, connections).await?;
+            let databases = place.connect().await?;
+            let datasets = Arc::new(MongoDatasets::new(&databases));
+            let pool = MeteredArchive::new(Arc::new(MongoArchive::new(databases)), "pool");
+            let direct = MeteredArchive::new(Arc::new(DirectArchive::new(place)), "direct");
+            Ok((Arc::new(pool), Arc::new(direct), datasets))
+        }
+        #[cfg(not(feature = "mongo"))]
+        unreachable!("refused when the configuration was read, {connections}")
+    }
+
+    fn open_answers(&self, bytes: usize) -> Result<Arc<dyn Answers>, NotOpen> {
+        #[cfg(feature = "redis")]
+        return Ok(Arc::new(crate::redis::RedisAnswers::new(&self.tally, bytes)?));
+        #[cfg(not(feature = "redis"))]
+        unreachable!("refused when the configuration was read, {bytes}")
     }
 
     async fn open_tallies(&self) -> Result<Arc<dyn Tallies>, NotOpen> {

@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
+use backends::Reading;
 use backends::Stores;
 use serde_json::json;
 use service::{Config, Health, health::Weight};
 use tempfile::TempDir;
-use votes::{Book, Tallies, VoteFeed, VoteQueue};
+use votes::{Answers, Archive, Book, Datasets, Tallies, VoteFeed, VoteQueue};
 
 fn config(folder: &TempDir) -> Config {
     // Flags win over the environment, which may name the servers of the other tests.
     let embedded = "embedded:";
     let flags = json!({
-        "data": folder.path().join("data"), "queue": embedded, "tally": embedded, "book": embedded,
+        "data": folder.path().join("data"), "queue": embedded, "tally": embedded, "book": embedded, "cache_bytes": 100_000,
     });
     Config::load(None, flags, 0).unwrap()
 }
@@ -44,6 +45,54 @@ mod book {
     }
 
     votes::book_conformance!(open_book);
+}
+
+mod archive {
+    use super::*;
+
+    async fn open_archive() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, TempDir) {
+        let (stores, folder) = open();
+        let Reading { pool, datasets, .. } = stores.reading(Weight::Vital).await.unwrap();
+        (stores.book(Weight::Vital).await.unwrap(), datasets, pool, folder)
+    }
+
+    votes::archive_conformance!(open_archive);
+}
+
+mod direct {
+    use super::*;
+
+    async fn open_archive() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, TempDir) {
+        let (stores, folder) = open();
+        let Reading { direct, datasets, .. } = stores.reading(Weight::Vital).await.unwrap();
+        (stores.book(Weight::Vital).await.unwrap(), datasets, direct, folder)
+    }
+
+    votes::archive_conformance!(open_archive: votes_come_newest_first any_name_is_found pages_by_cursor_are_the_whole_answer);
+}
+
+mod datasets {
+    use super::*;
+
+    async fn open_datasets() -> (Arc<dyn Datasets>, Arc<dyn Archive>, TempDir) {
+        let (stores, folder) = open();
+        let Reading { pool, datasets, .. } = stores.reading(Weight::Vital).await.unwrap();
+        (datasets, pool, folder)
+    }
+
+    votes::datasets_conformance!(open_datasets);
+}
+
+mod answers {
+    use super::*;
+
+    async fn open_answers() -> (Arc<dyn Answers>, Arc<dyn Tallies>, TempDir) {
+        let (stores, folder) = open();
+        let Reading { answers, .. } = stores.reading(Weight::Vital).await.unwrap();
+        (answers, stores.tallies(Weight::Vital).await.unwrap(), folder)
+    }
+
+    votes::answers_conformance!(open_answers);
 }
 
 mod tallies {

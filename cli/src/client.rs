@@ -1,13 +1,16 @@
 //! Asks the services.
 
+use std::path::Path;
+
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     body::Bytes,
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
+use service::token::ReadToken;
 use tokio::net::TcpStream;
 
 /// The most bytes of an answer: 100 000 rate windows are 4 MB.
@@ -22,6 +25,8 @@ pub(crate) enum ClientError {
     Unreachable { url: String, problem: String },
     #[error("{url} answered {status}: {detail}")]
     Refused { url: String, status: StatusCode, detail: String },
+    #[error("the token of {0}: {1}")]
+    Token(String, String),
     #[error("{url} answered something else than expected: {problem}")]
     Unexpected { url: String, problem: String },
 }
@@ -38,14 +43,38 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
+/// As [`get`], with the token of a file, or of the environment as services take it, if there is one.
+pub(crate) async fn get_as<T: DeserializeOwned>(
+    token_file: Option<&Path>,
+    base: &str,
+    path: &str,
+) -> Result<T, ClientError> {
+    const VARIABLE: &str = "OVATION_READ_TOKEN";
+    let token = match (token_file, std::env::var(VARIABLE)) {
+        (Some(file), _) => Some(read_token(file)?),
+        (None, Ok(token)) => {
+            Some(ReadToken::new(&token).map_err(|problem| ClientError::Token(VARIABLE.to_owned(), problem))?)
+        }
+        (None, Err(_)) => None,
+    };
+    let (url, body) = succeeded(ask(base, path, None, token.as_ref()).await?)?;
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+fn read_token(path: &Path) -> Result<ReadToken, ClientError> {
+    let problem = |problem: String| ClientError::Token(path.display().to_string(), problem);
+    let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+    ReadToken::new(text.trim_ascii_end()).map_err(problem)
+}
+
 /// Gets `path` of the service at `base`: the whole URL, and the body as it is.
 pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    succeeded(ask(base, path, None).await?)
+    succeeded(ask(base, path, None, None).await?)
 }
 
 /// Posts JSON to `path` of the service at `base`.
 pub(crate) async fn post<T: DeserializeOwned>(base: &str, path: &str, json: String) -> Result<T, ClientError> {
-    let (url, body) = succeeded(ask(base, path, Some(json)).await?)?;
+    let (url, body) = succeeded(ask(base, path, Some(json), None).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
@@ -60,24 +89,34 @@ fn succeeded((url, status, body): (String, StatusCode, Bytes)) -> Result<(String
 
 /// As [`get_bytes`], whatever the status is: where a body says the same in more words.
 pub(crate) async fn get_any(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    let (url, _, body) = ask(base, path, None).await?;
+    let (url, _, body) = ask(base, path, None, None).await?;
     Ok((url, body))
 }
 
 /// Gets, or posts JSON.
-async fn ask(base: &str, path: &str, json: Option<String>) -> Result<(String, StatusCode, Bytes), ClientError> {
+async fn ask(
+    base: &str,
+    path: &str,
+    json: Option<String>,
+    token: Option<&ReadToken>,
+) -> Result<(String, StatusCode, Bytes), ClientError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|_| ClientError::Url(base.to_owned()))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(ClientError::Url(base.to_owned()));
     };
-    let (status, body) = fetch(&uri, host, json)
+    let (status, body) = fetch(&uri, host, json, token)
         .await
         .map_err(|error| ClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
     Ok((url, status, body))
 }
 
-async fn fetch(uri: &Uri, host: &str, json: Option<String>) -> Result<(StatusCode, Bytes), service::program::Failure> {
+async fn fetch(
+    uri: &Uri,
+    host: &str,
+    json: Option<String>,
+    token: Option<&ReadToken>,
+) -> Result<(StatusCode, Bytes), service::program::Failure> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -87,6 +126,10 @@ async fn fetch(uri: &Uri, host: &str, json: Option<String>) -> Result<(StatusCod
     let request = match &json {
         None => Request::get(path),
         Some(_) => Request::post(path).header(CONTENT_TYPE, "application/json"),
+    };
+    let request = match token {
+        Some(token) => request.header(AUTHORIZATION, token.authorization()),
+        None => request,
     };
     let request = request.header(HOST, authority).body(Full::new(Bytes::from(json.unwrap_or_default())))?;
     let response = sender.send_request(request).await?;

@@ -7,11 +7,12 @@ use clap::Args;
 use serde::Serialize;
 use service::{
     CancellationToken, Config, Context, Health,
-    config::{CommonFlags, DoorFlags},
+    config::{CommonFlags, DoorFlags, ReadFlags},
     door::MeteredDoor,
     health::{Latch, Weight},
     program::{self, Failure, Outcome},
     telemetry::Metrics,
+    token::ReadToken,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout, try_join};
 use votes::{Contests, Door, DoorKind, Partition, VoteQueue, VoterSecret};
@@ -34,6 +35,9 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     #[serde(flatten)]
     before: DoorFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    read: ReadFlags,
     /// Where the REST producer listens [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,10 +68,10 @@ pub(crate) fn run(args: UpArgs) -> ExitCode {
 
 async fn services(context: Context, demo: Option<f64>) -> Outcome {
     let Context { config, health, metrics, shutdown, starting } = context;
-    let contests = config.contests()?;
+    let (contests, token) = (config.contests()?, config.read_token()?);
     let stores = Stores::open(&config, &health)?;
     let secret = stores.secret(&contests)?;
-    let system = System { config, contests, stores, secret, health, metrics, shutdown };
+    let system = System { config, contests, token, stores, secret, health, metrics, shutdown };
     let grpc = program::listen("grpc", system.config.grpc).await?;
     let results_grpc = program::listen("results_grpc", system.config.results_grpc).await?;
 
@@ -100,6 +104,7 @@ async fn services(context: Context, demo: Option<f64>) -> Outcome {
 struct System {
     config: Config,
     contests: Arc<Contests>,
+    token: Option<ReadToken>,
     stores: Stores,
     secret: Option<VoterSecret>,
     health: Health,
@@ -138,12 +143,13 @@ impl System {
     async fn results(self, grpc: TcpListener, latch: Latch) -> Outcome {
         let open = async {
             let (stores, weight) = (&self.stores, Weight::Helpful);
-            try_join!(stores.tallies(weight), stores.book(weight), stores.reader(weight))
+            try_join!(stores.tallies(weight), stores.reading(weight), stores.reader(weight))
         };
-        let Some((tallies, book, feed)) = self.opened(open).await? else { return Ok(()) };
+        let Some((tallies, reading, feed)) = self.opened(open).await? else { return Ok(()) };
         self.metrics.collect(results::standings(Arc::clone(&self.contests), Arc::clone(&tallies)));
-        let sources = results::Sources { contests: self.contests, tallies, book, feed };
-        Ok(results::run(self.config.results, grpc, sources, self.shutdown, move |_| drop(latch)).await?)
+        let sources = results::Sources { contests: self.contests, tallies, reading, feed, token: self.token };
+        let limits = results::Limits::of(&self.config);
+        Ok(results::run_with(limits, self.config.results, grpc, sources, self.shutdown, move |_| drop(latch)).await?)
     }
 
     async fn consumer(self, leave: CancellationToken, latch: Latch) -> Outcome {

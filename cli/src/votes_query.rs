@@ -1,6 +1,6 @@
 //! `ovation votes`: single votes from the book.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde::Deserialize;
@@ -30,6 +30,9 @@ pub(crate) struct VotesArgs {
     /// At most so many, up to 1000
     #[arg(long, default_value_t = 20)]
     limit: u16,
+    /// A file with the token that the service asks for
+    #[arg(long, value_name = "FILE", env = "OVATION_READ_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
@@ -41,13 +44,14 @@ struct Answer {
 }
 
 pub(crate) async fn run(args: VotesArgs) -> Result<ExitCode, Failure> {
-    let mut path = format!("/v1/votes?contest={}&limit={}", args.contest, args.limit);
+    // Whoever has a console may wait, and wants what is there now.
+    let mut path = format!("/v1/votes?via=pool&allow_scan=true&contest={}&limit={}", args.contest, args.limit);
     for (key, value) in [("name", args.name), ("from", args.from), ("to", args.to)] {
         if let Some(value) = value {
             path = format!("{path}&{key}={}", client::encode(&value));
         }
     }
-    let Answer { votes } = client::get(&args.url, &path).await?;
+    let Answer { votes } = client::get_as(args.token_file.as_deref(), &args.url, &path).await?;
     if args.json {
         println!("{}", serde_json::to_string(&votes)?);
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,11 @@
 //! | many askers, one reading | `shared.rs` |
 //! | who follows a contest, and what they hear | `watch.rs` |
 //! | the standing of a contest | `tally.rs`, and as a stream of events `stream.rs` |
-//! | leading albums, votes by time, the votes themselves | `albums.rs`, `rates.rs`, `book.rs` |
+//! | leading albums, votes by time | `albums.rs`, `rates.rs` |
+//! | the votes themselves, and datasets, as people ask for them | `book.rs`, `datasets.rs` |
+//! | how a question is asked, and the forms of its answer | `question.rs`, `answer.rs` |
+//! | the three ways to an answer, and what is kept of them | `reading.rs`, `popularity.rs` |
+//! | who may ask | `access.rs` |
 //! | up to when nothing is still to be counted | `settled.rs` |
 //! | a request's query, read strictly | `parameters.rs` |
 //! | the standings as metrics | `metrics.rs` |
@@ -14,34 +18,39 @@
 //! | the live page | `page.rs`, `assets/` |
 //! | the description of the HTTP side | `openapi.rs` |
 
+mod access;
 mod albums;
+mod answer;
 mod book;
+mod datasets;
 mod grpc;
 mod metrics;
 mod openapi;
 mod page;
 mod parameters;
+mod popularity;
+mod question;
 mod rates;
+mod reading;
 mod settled;
 mod shared;
 mod stores;
 mod stream;
 mod tally;
-
 mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rocket::{Build, Rocket, Route, routes};
 use service::{
-    CancellationToken,
+    CancellationToken, Config,
     http::{self, ServeError},
     requests::HttpRequests,
 };
 use tokio::net::TcpListener;
 
+use crate::{access::Access, reading::Reader, stores::Stores, watch::Watch};
 pub use crate::{metrics::standings, stores::Sources};
-use crate::{stores::Stores, watch::Watch};
 
 /// How much is served, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +62,20 @@ pub struct Limits {
     /// How long stores may fail before those who follow a contest are told: a connection that is lost and made again is
     /// no outage.
     pub patience: Duration,
+    /// How many questions may be in the archive at a time.
+    pub read_pool: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2) }
+        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2), read_pool: 4 }
+    }
+}
+
+impl Limits {
+    /// What the configuration says of them.
+    pub fn of(config: &Config) -> Self {
+        Self { read_pool: usize::try_from(config.read_pool.get()).unwrap_or(usize::MAX), ..Self::default() }
     }
 }
 
@@ -89,9 +107,12 @@ pub async fn run_with(
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
     let leaving = shutdown.child_token();
-    let stores = Arc::new(Stores::new(sources));
+    let (access, answers) = (Access::new(sources.token.clone()), Arc::clone(&sources.reading.answers));
+    let stores = Arc::new(Stores::new(sources, limits.read_pool));
     let watch = Watch::new(Arc::clone(&stores), limits, leaving.clone());
-    let rocket = stage(limits, Arc::clone(&stores), watch.clone());
+    let reader = Reader::new(Arc::clone(&stores), answers);
+    tokio::spawn(leaving.clone().run_until_cancelled_owned(reader.clone().keep_popular()));
+    let rocket = stage(limits, Arc::clone(&stores), watch.clone()).manage(access).manage(reader);
     let http = async {
         let _end_grpc = leaving.clone().drop_guard();
         http::serve("results", rocket, address, leaving.clone(), bound).await
@@ -119,6 +140,9 @@ fn routes() -> Vec<Route> {
         rates::rates,
         rates::settled_rates,
         book::find_votes,
+        datasets::datasets,
+        datasets::find_rows,
+        reading::invalidate,
         openapi::document,
     ]
 }

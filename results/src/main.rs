@@ -4,11 +4,11 @@ use std::{process::ExitCode, sync::Arc};
 
 use backends::Stores;
 use clap::Parser;
-use results::Sources;
+use results::{Limits, Sources};
 use serde::Serialize;
 use service::{
     Config, Context,
-    config::CommonFlags,
+    config::{CommonFlags, ReadFlags},
     health::Weight,
     program::{self, Outcome},
 };
@@ -19,11 +19,17 @@ const ADMIN_PORT: u16 = 9104;
 
 /// Serve the live page, the tallies and the vote book
 #[derive(Parser, Serialize)]
-#[command(version, after_help = "Example:\n  results --listen 0.0.0.0:8080 --grpc 0.0.0.0:50052 --data ovation-data")]
+#[command(
+    version,
+    after_help = "Example:\n  results --listen 0.0.0.0:8080 --grpc 0.0.0.0:50052 --read-token-file token --data ovation-data"
+)]
 struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    read: ReadFlags,
     /// Where it listens for HTTP [default: 127.0.0.1:8080]
     #[arg(long = "listen", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,14 +50,15 @@ fn main() -> ExitCode {
 
 async fn serve(context: Context) -> Outcome {
     let Context { config, health, metrics, shutdown, starting } = context;
-    let contests = config.contests()?;
+    let (contests, token) = (config.contests()?, config.read_token()?);
     let stores = Stores::open(&config, &health)?;
     let open = async {
-        try_join!(stores.tallies(Weight::Vital), stores.book(Weight::Helpful), stores.reader(Weight::Helpful))
+        try_join!(stores.tallies(Weight::Vital), stores.reading(Weight::Helpful), stores.reader(Weight::Helpful))
     };
-    let Some((tallies, book, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    let Some((tallies, reading, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
     metrics.collect(results::standings(Arc::clone(&contests), Arc::clone(&tallies)));
-    let sources = Sources { contests, tallies, book, feed };
+    let sources = Sources { contests, tallies, reading, feed, token };
+    let limits = Limits::of(&config);
     let grpc = program::listen("results_grpc", config.results_grpc).await?;
-    Ok(results::run(config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)
+    Ok(results::run_with(limits, config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)
 }

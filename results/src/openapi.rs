@@ -5,9 +5,12 @@
 use std::collections::BTreeMap;
 
 use rocket::{get, serde::json::Json};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
 
-use crate::{albums, book, rates, stream, tally};
+use crate::{albums, book, datasets, rates, reading, stream, tally};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,10 +22,24 @@ use crate::{albums, book, rates, stream, tally};
         albums::albums,
         rates::rates,
         rates::settled_rates,
-        book::find_votes
-    )
+        book::find_votes,
+        datasets::datasets,
+        datasets::find_rows,
+        reading::invalidate
+    ),
+    modifiers(&Token)
 )]
 struct Document;
+
+/// The one way to say who asks.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_default().add_security_scheme("token", bearer);
+    }
+}
 
 #[get("/openapi.json")]
 pub(crate) fn document() -> Json<utoipa::openapi::OpenApi> {
@@ -106,6 +123,84 @@ pub(crate) struct SettledRates {
     before: i64,
     /// Those that have votes, by time.
     windows: Vec<RateWindow>,
+}
+
+/// Votes.
+#[derive(ToSchema)]
+pub(crate) struct VotesAnswer {
+    /// In the wanted order.
+    votes: Vec<CountedVote>,
+    /// How many match, on all pages.
+    total: u64,
+    /// Whether that is `exact`, or there are `at_least` so many.
+    #[schema(example = "exact")]
+    total_is: String,
+    /// What `cursor` has to be for the next page, if there is one. Also absent where a text that is sorted by is too long for it.
+    next: Option<String>,
+    /// How it was answered.
+    served: Served,
+}
+
+/// Rows of a dataset.
+#[derive(ToSchema)]
+pub(crate) struct RowsAnswer {
+    /// In the wanted order: each has its columns' texts by their names. A column whose name is empty, or twice, is called `column.N`.
+    rows: Vec<BTreeMap<String, String>>,
+    /// How many match, on all pages.
+    total: u64,
+    /// Whether that is `exact`, or there are `at_least` so many.
+    #[schema(example = "exact")]
+    total_is: String,
+    /// What `cursor` has to be for the next page, if there is one. Also absent where a text that is sorted by is too long for it.
+    next: Option<String>,
+    /// How it was answered.
+    served: Served,
+}
+
+/// A vote that was counted.
+#[derive(ToSchema)]
+struct CountedVote {
+    /// The client's retry key, or the id made at the door.
+    #[schema(format = "uuid")]
+    vote_id: String,
+    /// The contest.
+    #[schema(example = "bands")]
+    contest: String,
+    /// The band.
+    #[schema(example = "Pink Floyd")]
+    name: String,
+    /// The album, if the vote names one.
+    album: Option<String>,
+    /// The album's year.
+    year: Option<u16>,
+    /// 0 to 100.
+    rank: Option<f64>,
+    /// Who voted: HMAC-SHA-256 in hexadecimal. The voter itself is stored nowhere.
+    voter: Option<String>,
+    /// When the door took it (RFC 3339, UTC).
+    #[schema(format = "date-time")]
+    accepted_at: String,
+    /// Who put it on the log: `rest`, `grpc` or `import`.
+    #[schema(example = "rest")]
+    door: String,
+    /// The partition of the log it is on.
+    partition: u16,
+    /// Its offset there.
+    offset: u64,
+}
+
+/// How a question was answered.
+#[derive(ToSchema)]
+pub(crate) struct Served {
+    /// `cache`, `pool` or `direct`.
+    #[schema(example = "cache")]
+    via: String,
+    /// `hit`; `stale`, which is a hit that is older than the newest votes or rows, as `max_age` allows; `miss`; `bypassed`; or
+    /// `degraded`: the place where answers are kept does not answer.
+    #[schema(example = "hit")]
+    cache: String,
+    /// How long ago the archive was read, in milliseconds.
+    age_ms: u64,
 }
 
 #[cfg(test)]

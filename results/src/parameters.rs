@@ -9,7 +9,16 @@ use votes::Refusal;
 /// The parameters that nobody has taken yet.
 pub(crate) struct Parameters<'r>(Vec<(&'r str, &'r str)>);
 
-impl Parameters<'_> {
+impl<'r> Parameters<'r> {
+    /// Whether a parameter is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| *key == name)
+    }
+
+    /// All that nobody has taken.
+    pub(crate) fn rest(self) -> Vec<(&'r str, &'r str)> {
+        self.0
+    }
     /// Takes a parameter, if it is there.
     ///
     /// # Errors

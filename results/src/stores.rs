@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
+use backends::Reading;
 use futures::future::try_join_all;
 use rocket::http::Status;
-use service::http::Problem;
+use service::{http::Problem, token::ReadToken};
 use tokio::{sync::Semaphore, time::timeout};
 use votes::{
-    AlbumVotes, Book, ContestId, Contests, LoggedVote, Offset, Partition, RateWindow, Reason, Refusal, StoreError,
-    TOP_BANDS, Tallies, UnixMillis, VoteFeed, VoteQuery, Window,
+    AlbumVotes, ContestId, Contests, Dataset, DatasetId, Found, Offset, Partition, RateWindow, Reason, Refusal,
+    StoreError, TOP_BANDS, Table, Tallies, UnixMillis, VoteFeed, Window, query::Query,
 };
 
 use crate::{
@@ -30,12 +31,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the log may take to say where it ends. It is the lesser half of a standing, so the tally does not wait long.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many questions people may have in a store at a time; more of them wait, within the time-out. Searching a large book
-/// takes a machine's whole strength, and counting needs it, too.
+/// How many questions people may have in the tallies at a time; more of them wait, within the time-out.
 const QUESTIONS: usize = 4;
 
+/// How many questions may be in the archive at a time that each bring a connection of their own.
+const DIRECT_QUESTIONS: usize = 32;
+
 const TALLIES: &str = "tallies";
-const BOOK: &str = "book";
+const ARCHIVE: &str = "archive";
+const DATASETS: &str = "datasets";
 const LOG: &str = "vote log";
 
 /// Where the results come from.
@@ -45,10 +49,12 @@ pub struct Sources {
     pub contests: Arc<Contests>,
     /// The tallies: what the live page, the streams and the rates show.
     pub tallies: Arc<dyn Tallies>,
-    /// The vote book: what the query API searches.
-    pub book: Arc<dyn Book>,
+    /// Single votes and datasets: what the query API searches.
+    pub reading: Reading,
     /// The vote log, asked only for where it ends: how many votes have been accepted.
     pub feed: Arc<dyn VoteFeed>,
+    /// Who may read single votes and datasets; anybody if there is none.
+    pub token: Option<ReadToken>,
 }
 
 /// The sources, asked with care.
@@ -59,12 +65,13 @@ pub(crate) struct Stores {
     known_end: Mutex<Option<u64>>,
     silent: Mutex<BTreeSet<&'static str>>,
     tallies_questions: Arc<Semaphore>,
-    book_questions: Arc<Semaphore>,
+    archive_questions: Arc<Semaphore>,
+    direct_questions: Arc<Semaphore>,
     settlement: Mutex<Settlement>,
 }
 
 impl Stores {
-    pub(crate) fn new(sources: Sources) -> Self {
+    pub(crate) fn new(sources: Sources, read_pool: usize) -> Self {
         Self {
             standings: sources.contests.ids().map(|contest| (contest.clone(), Shared::default())).collect(),
             sources,
@@ -72,7 +79,9 @@ impl Stores {
             known_end: Mutex::default(),
             silent: Mutex::default(),
             tallies_questions: Arc::new(Semaphore::new(QUESTIONS)),
-            book_questions: Arc::new(Semaphore::new(QUESTIONS)),
+            // Searching a large book takes a machine's whole strength, and counting needs it, too.
+            archive_questions: Arc::new(Semaphore::new(read_pool)),
+            direct_questions: Arc::new(Semaphore::new(DIRECT_QUESTIONS)),
             settlement: Mutex::default(),
         }
     }
@@ -173,9 +182,24 @@ impl Stores {
         self.query(TALLIES, &self.tallies_questions, answer).await
     }
 
-    pub(crate) async fn votes(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        let book = Arc::clone(&self.sources.book);
-        self.query(BOOK, &self.book_questions, async move { book.find(query).await }).await
+    /// A page of votes or of a dataset, on a connection that is kept or, with `is_direct`, on a new one.
+    pub(crate) async fn find(&self, is_direct: bool, table: &Table, query: &Query) -> Result<Found, StoreError> {
+        let (archive, places) = if is_direct {
+            (&self.sources.reading.direct, &self.direct_questions)
+        } else {
+            (&self.sources.reading.pool, &self.archive_questions)
+        };
+        let (archive, table, query) = (Arc::clone(archive), table.clone(), query.clone());
+        self.query(ARCHIVE, places, async move { archive.find(&table, &query).await }).await
+    }
+
+    /// The dataset of this name as it is now.
+    pub(crate) async fn dataset(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
+        self.ask(DATASETS, ANSWER_TIMEOUT, self.sources.reading.datasets.describe(id)).await
+    }
+
+    pub(crate) async fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
+        self.ask(DATASETS, ANSWER_TIMEOUT, self.sources.reading.datasets.list()).await
     }
 
     /// Asks in turn. A question that nobody waits for any more keeps its place until the store is done with it, since a

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tonic::codegen::http::Uri;
 use votes::{Contest, ContestId, Contests, Retention, UnixMillis, VoterSecret, VotesPerVoter};
 
-use crate::client::TrustedProxies;
+use crate::{client::TrustedProxies, token::ReadToken};
 
 /// The file that is read if `--config` names none and it exists.
 const DEFAULT_FILE: &str = "ovation.toml";
@@ -43,6 +43,14 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// A file with the secret under which voters are hashed. The embedded log makes and keeps one of its own.
     pub secret_file: Option<PathBuf>,
+    /// The token by which readers of single votes and datasets are known.
+    pub read_token: Option<ReadToken>,
+    /// A file with that token.
+    pub read_token_file: Option<PathBuf>,
+    /// How many of people's questions may be in the archive at a time, each on a connection of its own.
+    pub read_pool: PoolSize,
+    /// The most bytes of answers that are kept.
+    pub cache_bytes: usize,
     /// How much of the vote log is kept once it is counted; all if absent.
     pub log_retention: Option<Retention>,
     /// How much of the vote book is kept; all if absent. Older votes stay in its summaries.
@@ -128,6 +136,32 @@ impl TryFrom<f64> for Ratio {
 impl From<Ratio> for f64 {
     fn from(ratio: Ratio) -> Self {
         ratio.0
+    }
+}
+
+/// How many connections: 1 to 256.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct PoolSize(u32);
+
+impl PoolSize {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for PoolSize {
+    type Error = String;
+
+    fn try_from(size: u32) -> Result<Self, String> {
+        if (1..=256).contains(&size) { Ok(Self(size)) } else { Err(format!("{size} is not 1 to 256")) }
+    }
+}
+
+impl From<PoolSize> for u32 {
+    fn from(size: PoolSize) -> Self {
+        size.0
     }
 }
 
@@ -234,6 +268,23 @@ pub struct StoreFlags {
     pub book: Option<String>,
 }
 
+/// How people's questions are answered.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct ReadFlags {
+    /// A file with the token by which readers of single votes and datasets are known; needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_token_file: Option<PathBuf>,
+    /// How many questions may be in the archive at a time [default: 4]
+    #[arg(long, value_name = "CONNECTIONS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_pool: Option<u32>,
+    /// The most bytes of answers that are kept [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<usize>,
+}
+
 /// What stands before a door.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct DoorFlags {
@@ -259,6 +310,10 @@ impl Config {
             admin: local(admin_port),
             trusted_proxies: TrustedProxies::default(),
             secret_file: None,
+            read_token: None,
+            read_token_file: None,
+            read_pool: PoolSize(4),
+            cache_bytes: 64 << 20,
             log_retention: None,
             book_retention: None,
             forward: None,
@@ -303,6 +358,35 @@ impl Config {
         let problem = |problem: String| ConfigError::new("secret_file", format!("{}: {problem}", path.display()));
         let bytes = fs::read(path).map_err(|error| problem(error.to_string()))?;
         VoterSecret::new(bytes.trim_ascii_end()).map(Some).map_err(problem)
+    }
+
+    /// The readers' token, of `read_token` or `read_token_file`, without the line's end.
+    ///
+    /// # Errors
+    /// If both are given, the file can't be read or has no token; and if there is none though the results can be reached from beyond this machine,
+    /// where anybody could read single votes.
+    pub fn read_token(&self) -> Result<Option<ReadToken>, ConfigError> {
+        let problem = |problem: String| ConfigError::new("read_token_file", problem);
+        let Some(path) = &self.read_token_file else {
+            if let Some(token) = &self.read_token {
+                return Ok(Some(token.clone()));
+            }
+            if self.results.ip().is_loopback() {
+                return Ok(None);
+            }
+            return Err(problem(format!(
+                "the results listen on {}, where others than this machine could read single votes; name a file with a token of at \
+                 least {} characters, for instance from `openssl rand -hex 32`, or listen on 127.0.0.1",
+                self.results,
+                ReadToken::MIN_BYTES
+            )));
+        };
+        if self.read_token.is_some() {
+            return Err(problem("is given, and so is read_token; give one of them".to_owned()));
+        }
+        let at = |what: String| problem(format!("{}: {what}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
+        ReadToken::new(text.trim_ascii_end()).map(Some).map_err(at)
     }
 
     /// The contests with their rules.

@@ -146,6 +146,7 @@ fn any_error(status: Status, request: &Request<'_>) -> ErrorAnswer {
     let (status, detail) = match status.code {
         404 if allowed.is_empty() => (status, format!("there is no {path}")),
         404 => (Status::MethodNotAllowed, format!("{path} takes {}, not {method}", allowed.join(", "))),
+        401 => (status, format!("{path} is for who has the token: send the header Authorization: Bearer TOKEN")),
         _ => (status, format!("{method} {path}: {}", status.reason_lossy())),
     };
     ErrorAnswer { problem: Problem::plain(status, detail), allowed }
@@ -160,6 +161,9 @@ struct ErrorAnswer {
 impl<'r> Responder<'r, 'static> for ErrorAnswer {
     fn respond_to(self, request: &'r Request<'_>) -> rocket::response::Result<'static> {
         let mut response = self.problem.respond_to(request)?;
+        if response.status() == Status::Unauthorized {
+            response.set_header(Header::new("WWW-Authenticate", "Bearer realm=\"ovation\""));
+        }
         if !self.allowed.is_empty() {
             response.set_header(Header::new("Allow", self.allowed.join(", ")));
         }

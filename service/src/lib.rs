@@ -9,6 +9,7 @@
 //! | who sends most of a door's traffic | `traffic` |
 //! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
 //! | what is measured of every request | [`requests`] |
+//! | who may read single votes | [`token`] |
 //! | how full the machine is | `machine` |
 //! | a vote's way, as spans for a collector | [`traces`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
@@ -29,6 +30,7 @@ mod machine;
 pub mod program;
 pub mod requests;
 pub mod telemetry;
+pub mod token;
 pub mod traces;
 mod traffic;
 

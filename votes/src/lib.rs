@@ -11,8 +11,9 @@
 //!    [`Book`] and adds them to the [`Tallies`].
 //! 5. [`Tallies::tally`] is what people look at, and [`audit()`] proves it.
 //!
-//! Nothing here does I/O, knows a driver or needs an async runtime: the four ports are traits, and `backends` has
-//! their adapters.
+//! What people ask of single votes, and of datasets, is a [`query::Query`], that an [`Archive`] answers.
+//!
+//! Nothing here does I/O, knows a driver or needs an async runtime: the ports are traits, and `backends` has their adapters.
 
 mod audit;
 mod contest;
@@ -24,6 +25,7 @@ pub mod fake;
 mod ids;
 mod json;
 mod ports;
+pub mod query;
 mod refusal;
 mod request;
 mod retention;
@@ -42,9 +44,10 @@ pub use ids::{
     BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };
 pub use ports::{
-    Added, Advanced, Assignment, Batch, Book, Bounds, Checkpoint, DeadLetter, Facts, LoggedVote, PendingReceipt,
-    Poison, PublishError, Receipt, ReceiptSender, Record, Repeat, Snapshot, Store, StoreError, Summary, Tallies,
-    VoteFeed, VoteQuery, VoteQueue, receipt_channel,
+    Added, Advanced, Answers, Archive, Assignment, Batch, Book, Bounds, Checkpoint, Dataset, DatasetId, DatasetRow,
+    Datasets, DeadLetter, Facts, Found, KeptAnswer, LoggedVote, Lookup, Page, PendingReceipt, Poison, PublishError,
+    Receipt, ReceiptSender, Record, Repeat, Snapshot, Store, StoreError, Summary, Table, Tallies, VoteFeed, VoteQueue,
+    receipt_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;

@@ -146,12 +146,17 @@ fn text(field: &str, value: String, most: usize) -> Result<String, Refusal> {
 
 /// Text in NFC, of at most `most` characters, without control characters.
 fn opaque(field: &str, value: String, most: usize) -> Result<String, Refusal> {
-    if let Some(control) = value.chars().find(|c| c.is_control()) {
-        return Err(Refusal::field(field, format!("has the control character U+{:04X}", u32::from(control))));
-    }
-    let value = if value.is_ascii() { value } else { value.nfc().collect() };
+    let value = composed(value).map_err(|problem| Refusal::field(field, problem))?;
     check_length(field, &value, most)?;
     Ok(value)
+}
+
+/// Text in NFC, without control characters.
+pub(crate) fn composed(value: String) -> Result<String, String> {
+    if let Some(control) = value.chars().find(|c| c.is_control()) {
+        return Err(format!("has the control character U+{:04X}", u32::from(control)));
+    }
+    Ok(if value.is_ascii() { value } else { value.nfc().collect() })
 }
 
 fn check_length(field: &str, value: &str, most: usize) -> Result<(), Refusal> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use uuid::Uuid;
 use votes::{
     Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Repeat, Store, StoreError,
-    Summary, UnixMillis, Vote, VoteId, VoteQuery, VoterHash,
+    Summary, UnixMillis, Vote, VoteId, VoterHash,
 };
 
 use super::{
@@ -180,23 +180,6 @@ impl Book for EmbeddedBook {
 
     async fn size(&self) -> Result<u64, StoreError> {
         self.readers.read(used_bytes).await
-    }
-
-    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        let sql = format!(
-            r#"SELECT {COLUMNS} FROM votes
-                WHERE contest = ?1 AND accepted_at >= ?2 AND accepted_at < ?3 AND (?4 IS NULL OR name = ?4)
-                ORDER BY accepted_at DESC, partition, "offset" DESC LIMIT ?5"#
-        );
-        self.readers
-            .read(move |db| {
-                let from = query.from.map_or(i64::MIN, |from| from.0);
-                let to = query.to.map_or(i64::MAX, |to| to.0);
-                let most = i64::try_from(query.most).unwrap_or(i64::MAX);
-                let mut statement = db.prepare_cached(&sql)?;
-                statement.query_map(params![query.contest.as_str(), from, to, query.name, most], read_vote)?.collect()
-            })
-            .await
     }
 
     async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {

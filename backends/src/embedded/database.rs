@@ -182,6 +182,17 @@ impl Readers {
         outcome.map_err(|error| StoreError::new(self.file, error))?
     }
 
+    /// As [`read`](Self::read), on a connection of its own.
+    pub(super) async fn read_directly<R: Send + 'static>(
+        self: &Arc<Self>,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let readers = Arc::clone(self);
+        let read = move || connect_reader(&readers.path).and_then(|mut db| query(&*db.transaction()?));
+        let outcome = tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::new(self.file, error))?;
+        outcome.map_err(|error| StoreError::new(self.file, error))
+    }
+
     /// As [`read`](Self::read), on this thread.
     pub(super) fn read_now<R>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, StoreError> {
         let error = |error: rusqlite::Error| StoreError::new(self.file, error);

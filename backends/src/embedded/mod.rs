@@ -1,20 +1,25 @@
-//! The stores of one machine with nothing to install: two `SQLite` files in one folder.
+//! The stores of one machine with nothing to install: three `SQLite` files in one folder.
 //!
 //! | file | holds | written by |
 //! |---|---|---|
 //! | `log.db` | the vote log: records by partition and offset, and dead letters | [`log`] |
 //! | `count.db` | the book and the tallies with their positions | [`book`], [`tallies`] |
+//! | `datasets.db` | datasets, and which questions are popular | [`datasets`], [`answers`] |
 //! | `secret` | what voters are hashed with | [`folder`] |
 //! | `lock` | locked by the one process that may write | [`folder`] |
 //!
-//! Both files are in WAL mode with `synchronous=FULL`, and each has one writing thread ([`writer`]) that commits whatever
+//! All are in WAL mode with `synchronous=FULL`, and each has one writing thread ([`writer`]) that commits whatever
 //! is queued together: an answer follows the fsync of its transaction. A second thread copies the write-ahead log back
 //! ([`checkpoint`]). They are apart because acknowledging must not wait for
-//! counting. Readers, in this process or another, use short read-only transactions ([`database`]).
+//! counting, nor counting for a file that is imported. Readers, in this process or another, use short read-only transactions
+//! ([`database`]); people's questions are such ([`archive`]).
 
+mod answers;
+mod archive;
 mod book;
 mod checkpoint;
 mod database;
+mod datasets;
 mod folder;
 mod log;
 mod summary;
@@ -23,7 +28,7 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
-use votes::{Book, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use votes::{Answers, Archive, Book, Datasets, Tallies, VoteFeed, VoteQueue, VoterSecret};
 
 use self::{
     database::{Database, Readers},
@@ -32,7 +37,7 @@ use self::{
 };
 use crate::{
     OpenError,
-    meters::{MeteredBook, MeteredTallies},
+    meters::{MeteredArchive, MeteredBook, MeteredTallies},
 };
 
 pub(crate) use folder::is_in_use;
@@ -44,6 +49,16 @@ pub(crate) struct Embedded {
     pub(crate) book: Arc<dyn Book>,
     pub(crate) tallies: Arc<dyn Tallies>,
     pub(crate) secret: VoterSecret,
+    /// If the folder is open for writing: there is one process that answers questions.
+    archives: Option<Archives>,
+}
+
+/// What people's questions are answered from.
+#[derive(Clone)]
+struct Archives {
+    count: Arc<Readers>,
+    datasets: Arc<Readers>,
+    writer: writer::Tasks,
 }
 
 impl Embedded {
@@ -57,11 +72,18 @@ impl Embedded {
         let count = writer::Tasks::new("count", &count_db)?;
         let book = book::EmbeddedBook::new(count_db.readers(), Some(count.clone()));
         let tallies = tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?;
+        let datasets_db = Database::open(&folder, &DATASETS_SCHEMA)?;
+        let archives = Archives {
+            count: count_db.readers(),
+            datasets: datasets_db.readers(),
+            writer: writer::Tasks::new("datasets", &datasets_db)?,
+        };
         Ok(Self {
             log: Arc::new(log),
             book: Arc::new(MeteredBook::new(Arc::new(book))),
             tallies: Arc::new(MeteredTallies::new(Arc::new(tallies))),
             secret,
+            archives: Some(archives),
         })
     }
 
@@ -74,7 +96,7 @@ impl Embedded {
         let secret = folder.secret(false)?;
         let (book, tallies) =
             (book::EmbeddedBook::new(Arc::clone(&count), None), tallies::EmbeddedTallies::new(count, None)?);
-        Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret })
+        Ok(Self { log: Arc::new(log), book: Arc::new(book), tallies: Arc::new(tallies), secret, archives: None })
     }
 
     /// Looks for damage that reading the stores would not show: torn pages, and ballots without a vote.
@@ -94,6 +116,25 @@ impl Embedded {
         Ok(damage)
     }
 
+    /// What answers people's questions, on connections that are kept or on a new one each.
+    pub(crate) fn archive(&self, is_direct: bool) -> Option<Arc<dyn Archive>> {
+        let Archives { count, datasets, .. } = self.archives.as_ref()?;
+        let archive = archive::EmbeddedArchive::new(Arc::clone(count), Arc::clone(datasets), is_direct);
+        Some(Arc::new(MeteredArchive::new(Arc::new(archive), if is_direct { "direct" } else { "pool" })))
+    }
+
+    pub(crate) fn datasets(&self) -> Option<Arc<dyn Datasets>> {
+        let Archives { datasets, writer, .. } = self.archives.as_ref()?;
+        Some(Arc::new(datasets::EmbeddedDatasets::new(Arc::clone(datasets), writer.clone())))
+    }
+
+    /// Where answers are kept, at most so many bytes of them.
+    pub(crate) fn answers(&self, bytes: usize) -> Option<Arc<dyn Answers>> {
+        let Archives { count, datasets, writer } = self.archives.as_ref()?;
+        let answers = answers::EmbeddedAnswers::new(Arc::clone(count), Arc::clone(datasets), writer.clone(), bytes);
+        Some(Arc::new(answers))
+    }
+
     pub(crate) fn queue(&self) -> Arc<dyn VoteQueue> {
         Arc::clone(&self.log) as Arc<dyn VoteQueue>
     }
@@ -106,3 +147,7 @@ impl Embedded {
 /// `count.db`: the book and the tallies in one file, so that a restored copy is of one moment.
 const COUNT_SCHEMA: database::Schema =
     database::Schema { file: "count.db", application_id: 0x4F56_434E, sql: include_str!("count.sql") };
+
+/// `datasets.db`: apart from the counts, so that an import does not stand in counting's way, and can be left out of a backup.
+const DATASETS_SCHEMA: database::Schema =
+    database::Schema { file: "datasets.db", application_id: 0x4F56_4454, sql: include_str!("datasets.sql") };

@@ -14,7 +14,7 @@ use mongodb::{
 };
 use votes::{
     Advanced, BallotKey, Book, Checkpoint, Facts, LoggedVote, Offset, Partition, Place, Repeat, Store, StoreError,
-    Summary, UnixMillis, VoteQuery,
+    Summary,
 };
 
 use uuid::Uuid;
@@ -49,8 +49,6 @@ pub(crate) struct MongoBook {
     checkpoints: Collection<RawDocumentBuf>,
     repeats: Collection<RawDocumentBuf>,
     summaries: Collection<RawDocumentBuf>,
-    /// As the URL says, for people's questions, which a secondary may answer.
-    archive: Collection<RawDocumentBuf>,
 }
 
 impl MongoBook {
@@ -67,7 +65,6 @@ impl MongoBook {
             checkpoints: counted(&database, "checkpoints"),
             repeats: counted(&database, "repeats"),
             summaries: counted(&database, "summaries"),
-            archive: database.collection("votes"),
             database,
         })
     }
@@ -390,27 +387,6 @@ impl Book for MongoBook {
         .await
     }
 
-    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        let time = |time: UnixMillis| DateTime::from_millis(time.0);
-        let mut accepted = doc! { "$gte": time(query.from.unwrap_or(UnixMillis(0))) };
-        if let Some(to) = query.to {
-            accepted.insert("$lt", time(to));
-        }
-        // Every vote has a time after 1970, a partition and an offset; FerretDB, patched as `dev/stack` has it, takes the order
-        // from its index only if the filter bounds all that is sorted by.
-        let mut filter = doc! {
-            "contest": query.contest.as_str(),
-            "accepted_at": accepted,
-            "partition": { "$gte": 0 },
-            "offset": { "$gte": 0_i64 },
-        };
-        if let Some(name) = query.name {
-            filter.insert("name", name);
-        }
-        let newest_first = doc! { "accepted_at": -1, "partition": 1, "offset": -1 };
-        bounded(Self::read_votes(&self.archive, filter, newest_first, query.most)).await
-    }
-
     async fn rewind(&self, partition: Partition, to: Offset) -> Result<(), StoreError> {
         let rewound = doc! {
             "$set": { "offset": int64(to) },
@@ -429,7 +405,7 @@ fn is_cut_off(cut_off: Offset) -> Bson {
     if cut_off == Offset(0) { doc! { "$in": [Bson::Null, 0_i64] }.into() } else { int64(cut_off).into() }
 }
 
-fn is_duplicate(error: &Error) -> bool {
+pub(super) fn is_duplicate(error: &Error) -> bool {
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(refused)) => refused.code == DUPLICATE_KEY,
         ErrorKind::Command(refused) => refused.code == DUPLICATE_KEY,

@@ -17,7 +17,7 @@ use super::{PATIENCE, problem};
 use crate::open::NotOpen;
 
 /// The database of a URL that names none.
-const DATABASE: &str = "ovation";
+pub(super) const DATABASE: &str = "ovation";
 
 /// How long is waited for a connection, and for a primary among the servers, unless the URL says otherwise.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ pub(super) fn counted(database: &Database, collection: &str) -> Collection<RawDo
     database.collection_with_options(collection, options.build())
 }
 
-async fn read_url(url: &str) -> Result<ClientOptions, NotOpen> {
+pub(super) async fn read_url(url: &str) -> Result<ClientOptions, NotOpen> {
     let right = "mongodb://[USER:PASSWORD@]HOST[:27017][,HOST...]/[DATABASE][?OPTION=VALUE&...], and characters like @ \
         or / in a password percent-encoded";
     let url =
@@ -100,7 +100,7 @@ async fn make_indexes(database: &Database) -> mongodb::error::Result<()> {
     Ok(())
 }
 
-fn not_open(database: &str, error: &Error) -> NotOpen {
+pub(super) fn not_open(database: &str, error: &Error) -> NotOpen {
     const UNAUTHORIZED: i32 = 13;
     const AUTHENTICATION_FAILED: i32 = 18;
     const INDEX_OPTIONS_CONFLICT: i32 = 85;

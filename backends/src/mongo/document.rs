@@ -162,7 +162,7 @@ fn hex(voter: &VoterHash) -> String {
     voter.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-fn unhex(text: &str) -> Option<VoterHash> {
+pub(super) fn unhex(text: &str) -> Option<VoterHash> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != 32 || !rest.is_empty() {

@@ -1,9 +1,11 @@
-//! The book on `MongoDB`.
+//! The book, and datasets, on `MongoDB`.
 //!
 //! | file | what is there |
 //! |---|---|
 //! | [`connect`] | from a URL to a book: time-outs, indexes, what is refused |
-//! | [`book`] | the port |
+//! | [`book`] | the port that counting needs |
+//! | [`archive`] | people's questions |
+//! | [`datasets`] | datasets |
 //! | [`insert`] | many batches in one command |
 //! | [`document`] | a vote as a document and back |
 //! | [`summary`] | what expired votes came to |
@@ -11,8 +13,10 @@
 //! Counting writes with majority and journal, and reads from the primary what a majority has, whatever the URL says: the
 //! place of a vote that a new primary could forget decides nothing.
 
+mod archive;
 mod book;
 mod connect;
+mod datasets;
 mod document;
 mod insert;
 mod summary;
@@ -25,7 +29,9 @@ use mongodb::error::{Error, ErrorKind};
 use tokio::time::timeout;
 use votes::StoreError;
 
+pub(crate) use archive::{DirectArchive, MongoArchive, Place};
 pub(crate) use book::MongoBook;
+pub(crate) use datasets::MongoDatasets;
 
 /// How long any call may take. The driver itself waits for ever for an answer from a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -20,12 +20,13 @@ use tokio::{
 };
 use uuid::Uuid;
 use votes::{
-    Advanced, BallotKey, Book, Checkpoint, LoggedVote, Offset, Partition, Place, Store, UnixMillis, VoteQuery,
+    Advanced, Archive, BallotKey, Book, Checkpoint, Datasets, LoggedVote, Offset, Partition, Store, Table,
     conformance::{NOON, key, logged, vote_id},
+    query::{Query, Schema},
 };
 
 use super::{
-    MongoBook,
+    DirectArchive, MongoArchive, MongoBook, MongoDatasets, Place,
     document::of_vote,
     insert::{duplicates, refused},
 };
@@ -69,7 +70,11 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let (url, name) = (self.url(), self.name.clone());
-        let drop = async move { Client::with_uri_str(url).await?.database(&name).drop().await };
+        let drop = async move {
+            let client = Client::with_uri_str(url).await?;
+            client.database(&format!("{name}_datasets")).drop().await?;
+            client.database(&name).drop().await
+        };
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::thread::spawn(move || runtime().block_on(drop)).join().unwrap().unwrap();
     }
@@ -84,6 +89,57 @@ mod book {
     }
 
     votes::book_conformance!(open);
+}
+
+mod archive {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, Scratch) {
+        let scratch = Scratch::new();
+        let databases = Place::of(&scratch.url(), 4).await.unwrap().connect().await.unwrap();
+        let datasets = Arc::new(MongoDatasets::new(&databases));
+        (scratch.open().await, datasets, Arc::new(MongoArchive::new(databases)), scratch)
+    }
+
+    votes::archive_conformance!(open);
+}
+
+mod scans {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, Scratch) {
+        let scratch = Scratch::new();
+        let databases = Place::of(&scratch.url(), 4).await.unwrap().connect().await.unwrap();
+        let datasets = Arc::new(MongoDatasets::new(&databases));
+        (scratch.open().await, datasets, Arc::new(MongoArchive::bounded_to(100, databases)), scratch)
+    }
+
+    votes::archive_conformance!(open: questions_that_look_at_more_than_a_hundred_rows_are_refused);
+}
+
+mod direct {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Book>, Arc<dyn Datasets>, Arc<dyn Archive>, Scratch) {
+        let scratch = Scratch::new();
+        let place = Place::of(&scratch.url(), 1).await.unwrap();
+        let datasets = Arc::new(MongoDatasets::new(&place.connect().await.unwrap()));
+        (scratch.open().await, datasets, Arc::new(DirectArchive::new(place)), scratch)
+    }
+
+    votes::archive_conformance!(open: votes_come_newest_first any_name_is_found pages_by_cursor_are_the_whole_answer);
+}
+
+mod datasets {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Datasets>, Arc<dyn Archive>, Scratch) {
+        let scratch = Scratch::new();
+        let databases = Place::of(&scratch.url(), 4).await.unwrap().connect().await.unwrap();
+        (Arc::new(MongoDatasets::new(&databases)), Arc::new(MongoArchive::new(databases)), scratch)
+    }
+
+    votes::datasets_conformance!(open);
 }
 
 #[cfg(feature = "embedded")]
@@ -107,8 +163,8 @@ fn batch(votes: impl IntoIterator<Item = u64>) -> Arc<[LoggedVote]> {
     votes.into_iter().map(|n| logged(n, P, n)).collect()
 }
 
-fn at(offset: u64) -> Place {
-    Place { partition: P, offset: Offset(offset) }
+fn at(offset: u64) -> votes::Place {
+    votes::Place { partition: P, offset: Offset(offset) }
 }
 
 #[tokio::test]
@@ -238,46 +294,6 @@ async fn nothing_is_asked_of_no_votes() {
     // A limit of 0 is no limit to MongoDB.
     assert_eq!(book.range(P, Offset(0), Offset(3), 0).await.unwrap(), Vec::new());
     assert_eq!(book.range(P, Offset(0), Offset(u64::MAX), usize::MAX).await.unwrap(), batch(0..3).to_vec());
-}
-
-#[tokio::test]
-async fn any_name_is_kept_and_found() {
-    let scratch = Scratch::new();
-    let book = scratch.open().await;
-    let names = ["a.b.c", "$set", "$", "{\"$gt\": 0}", "Motörhead", "빅뱅", "\u{1F3B8}", "AC/DC", "'; --", "\\u0000"];
-    let votes: Arc<[LoggedVote]> = (0..)
-        .zip(names)
-        .map(|(n, name)| {
-            let mut vote = logged(n, P, n);
-            vote.vote.name = name.to_owned();
-            vote.vote.album = Some(format!("{name}.$"));
-            vote
-        })
-        .collect();
-    book.insert(Arc::clone(&votes)).await.unwrap();
-    assert_eq!(book.range(P, Offset(0), Offset(100), 100).await.unwrap(), votes.to_vec());
-    for vote in votes.iter() {
-        let name = Some(vote.vote.name.clone());
-        let query = VoteQuery { contest: vote.vote.contest.clone(), name, from: None, to: None, most: 10 };
-        assert_eq!(book.find(query).await.unwrap(), vec![vote.clone()]);
-    }
-}
-
-#[tokio::test]
-async fn votes_of_one_millisecond_are_in_one_order() {
-    let scratch = Scratch::new();
-    let book = scratch.open().await;
-    let places = [(1, 4), (0, 9), (1, 5), (0, 8), (2, 0)];
-    let votes = (0..).zip(places).map(|(n, (partition, offset))| {
-        let mut vote = logged(n, Partition(partition), offset);
-        vote.vote.accepted_at = UnixMillis(NOON.0);
-        vote
-    });
-    book.insert(votes.collect()).await.unwrap();
-    let query = VoteQuery { contest: "bands".parse().unwrap(), name: None, from: None, to: None, most: 4 };
-    let found = book.find(query).await.unwrap();
-    let places: Vec<_> = found.iter().map(|logged| (logged.place.partition.0, logged.place.offset.0)).collect();
-    assert_eq!(places, [(0, 9), (0, 8), (1, 5), (1, 4)]);
 }
 
 #[tokio::test]
@@ -553,8 +569,10 @@ async fn how_fast_a_book_is_written_and_asked() {
         })
         .await;
     }
-    let query = VoteQuery { contest: "bands".parse().unwrap(), name: None, from: None, to: None, most: 100 };
-    measured("find, the newest 100", 100, async { book.find(query.clone()).await.unwrap() }).await;
-    let query = VoteQuery { name: Some("Band 3".to_owned()), ..query };
-    measured("find, the newest 100 of a band", 100, async { book.find(query).await.unwrap() }).await;
+    let archive = MongoArchive::new(Place::of(&scratch.url(), 1).await.unwrap().connect().await.unwrap());
+    for parameters in [[("contest", "bands"), ("limit", "100")].as_slice(), &[("contest", "bands"), ("name", "Band 3")]]
+    {
+        let query = Query::parse(&Schema::votes(), parameters.iter().copied()).unwrap();
+        measured("find, the newest 100", 100, async { archive.find(&Table::Votes, &query).await.unwrap() }).await;
+    }
 }

@@ -45,9 +45,18 @@ struct Line {
 impl Connection {
     /// A connection to a server, opened by the first question.
     pub(super) fn new(server: ConnectionInfo, tls: Option<TlsCertificates>) -> RedisResult<Self> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        Self::with_patience(server, tls, CONNECT_TIMEOUT, RESPONSE_TIMEOUT)
+    }
+
+    /// As [`new`](Self::new), where connecting and an answer may take so long.
+    pub(super) fn with_patience(
+        server: ConnectionInfo,
+        tls: Option<TlsCertificates>,
+        connect: Duration,
+        response: Duration,
+    ) -> RedisResult<Self> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(response));
         let client = match tls {
             Some(certificates) => Client::build_with_tls(server, certificates)?,
             None => Client::open(server)?,

@@ -34,6 +34,21 @@ impl Keys {
         format!("{}:check", self.tag)
     }
 
+    /// STRING: the answer to a question, in the form of `answers`. It expires, as all that is not the tallies'.
+    pub(super) fn answer(&self, question: &str) -> String {
+        format!("{}:answer:{question}", self.tag)
+    }
+
+    /// ZSET: the questions that have answers, by when these expire.
+    pub(super) fn answers(&self) -> String {
+        format!("{}:answers", self.tag)
+    }
+
+    /// ZSET: the questions that are asked most, by how much they are.
+    pub(super) fn popular(&self) -> String {
+        format!("{}:popular", self.tag)
+    }
+
     /// HASH: band -> votes.
     pub(super) fn tally(&self, contest: &ContestId) -> String {
         format!("{}:tally:{contest}", self.tag)

@@ -72,7 +72,7 @@ fn passes(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } => true,
         ClientError::Refused { status, .. } => status.is_server_error(),
-        ClientError::Url(_) | ClientError::Unexpected { .. } => false,
+        ClientError::Url(_) | ClientError::Token(..) | ClientError::Unexpected { .. } => false,
     }
 }
 

@@ -37,10 +37,19 @@ impl Answer {
 
 /// Sends a GET on a connection of its own.
 async fn send(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (Response<Incoming>, JoinHandle<()>) {
+    send_by("GET", address, path, headers).await
+}
+
+async fn send_by(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (Response<Incoming>, JoinHandle<()>) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(async move { drop(connection.await) });
-    let mut request = Request::get(path).header("host", "localhost");
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -53,8 +62,13 @@ impl Server {
     }
 
     pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask("GET", path, headers).await
+    }
+
+    /// Sends a request without a body.
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         soon(async {
-            let (response, _) = send(self.http, path, headers).await;
+            let (response, _) = send_by(method, self.http, path, headers).await;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             Answer { status: parts.status.as_u16(), headers: parts.headers, body }

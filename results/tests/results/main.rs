@@ -8,5 +8,6 @@ mod memory;
 mod outages;
 mod page;
 mod queries;
+mod reading;
 mod server;
 mod stream;

@@ -1,6 +1,7 @@
 //! Stores in memory: simple, but atomic, and with switches for what can go wrong.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,16 +10,19 @@ use std::{
 };
 
 use async_trait::async_trait;
+use backends::Reading;
 use results::Sources;
+use service::token::ReadToken;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::sleep,
 };
 use votes::{
-    Added, Advanced, AlbumVotes, Assignment, BallotKey, BandVotes, Batch, Book, Bounds, Checkpoint, ContestId,
-    Contests, Counts, DeadLetter, DoorKind, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Repeat,
-    Retention, Snapshot, Store, StoreError, Summary, Tallies, Tally, UnixMillis, Vote, VoteFeed, VoteQuery,
-    VoteRequest, VoterSecret, Window,
+    Added, AlbumVotes, Answers, Archive, Assignment, BandVotes, Batch, Bounds, ContestId, Contests, Counts, Dataset,
+    DatasetId, DatasetRow, Datasets, DeadLetter, DoorKind, Facts, Found, KeptAnswer, LoggedVote, Lookup, Offset,
+    Others, Page, Partition, Place, RateWindow, Retention, Snapshot, Store, StoreError, Table, Tallies, Tally,
+    UnixMillis, Vote, VoteFeed, VoteRequest, VoterSecret, Window,
+    query::{Evaluated, Query, Row, Total, evaluate},
 };
 
 /// How many partitions the log has.
@@ -28,8 +32,14 @@ pub(crate) const PARTITIONS: u16 = 3;
 pub(crate) struct Memory {
     data: Mutex<Data>,
     tallies: watch::Sender<State>,
-    /// Whether the book fails.
+    /// Whether the archive fails.
     pub(crate) book_is_down: AtomicBool,
+    /// Whether every question would have to look at too many votes.
+    pub(crate) book_is_large: AtomicBool,
+    /// Whether the place of kept answers fails.
+    pub(crate) answers_are_down: AtomicBool,
+    /// How many answers were kept.
+    pub(crate) kept: watch::Sender<usize>,
     /// Questions to the book take one of these each, and wait while there is none.
     pub(crate) book_gate: Semaphore,
     /// How many questions have come to the book.
@@ -57,6 +67,9 @@ struct State {
 struct Data {
     counts: Counts,
     book: Vec<LoggedVote>,
+    datasets: BTreeMap<DatasetId, (Dataset, Vec<Row>)>,
+    answers: HashMap<String, KeptAnswer>,
+    popular: Vec<(String, f64)>,
     ends: [u64; PARTITIONS as usize],
     processed: u64,
     /// Of the first partition.
@@ -74,6 +87,9 @@ impl Memory {
             data: Mutex::default(),
             tallies: watch::Sender::new(State::default()),
             book_is_down: false.into(),
+            book_is_large: false.into(),
+            answers_are_down: false.into(),
+            kept: watch::Sender::new(0),
             book_gate: Semaphore::new(1_000),
             book_questions: watch::Sender::new(0),
             log_is_down: false.into(),
@@ -85,13 +101,19 @@ impl Memory {
         })
     }
 
-    pub(crate) fn sources(self: &Arc<Self>, contests: &[&str]) -> Sources {
+    pub(crate) fn sources(self: &Arc<Self>, contests: &[&str], token: Option<ReadToken>) -> Sources {
         let contests = contests.iter().map(|id| (id.parse().unwrap(), votes::Contest::default())).collect();
         Sources {
             contests: Arc::new(Contests::new(contests)),
             tallies: Arc::clone(self) as Arc<dyn Tallies>,
-            book: Arc::clone(self) as Arc<dyn Book>,
+            reading: Reading {
+                pool: Arc::clone(self) as Arc<dyn Archive>,
+                direct: Arc::clone(self) as Arc<dyn Archive>,
+                datasets: Arc::clone(self) as Arc<dyn Datasets>,
+                answers: Arc::clone(self) as Arc<dyn Answers>,
+            },
             feed: Arc::clone(self) as Arc<dyn VoteFeed>,
+            token,
         }
     }
 
@@ -167,6 +189,10 @@ impl Memory {
 
     fn data(&self) -> MutexGuard<'_, Data> {
         self.data.lock().unwrap()
+    }
+
+    fn check_answers(&self) -> Result<(), StoreError> {
+        if self.answers_are_down.load(Ordering::Relaxed) { Err(StoreError::new("answers", "down")) } else { Ok(()) }
     }
 
     fn check_tallies(&self) -> Result<(), StoreError> {
@@ -278,71 +304,92 @@ impl Store for Memory {
 }
 
 #[async_trait]
-impl Book for Memory {
-    async fn checkpoint(&self, _: Partition) -> Result<Checkpoint, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn insert(&self, _: Arc<[LoggedVote]>) -> Result<Vec<usize>, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn locate(&self, _: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn advance(&self, _: Partition, _: Offset, _: Checkpoint) -> Result<Advanced, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn range(&self, _: Partition, _: Offset, _: Offset, _: usize) -> Result<Vec<LoggedVote>, StoreError> {
-        unimplemented!("results don't audit")
-    }
-
-    async fn note_repeats(&self, _: Vec<Repeat>) -> Result<(), StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn repeats(&self, _: Partition, _: Offset, _: Offset) -> Result<Vec<Repeat>, StoreError> {
-        unimplemented!("results don't audit")
-    }
-
-    async fn summary(&self, _: Partition) -> Result<Summary, StoreError> {
-        unimplemented!("results don't audit")
-    }
-
-    async fn summarise(&self, _: Partition, _: Offset, _: Summary) -> Result<bool, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn forget(&self, _: Partition) -> Result<u64, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn size(&self) -> Result<u64, StoreError> {
-        unimplemented!("results don't count")
-    }
-
-    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
+impl Archive for Memory {
+    async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
         self.book_questions.send_modify(|questions| *questions += 1);
         self.book_gate.acquire().await.unwrap().forget();
         if self.book_is_down.load(Ordering::Relaxed) {
-            return Err(StoreError::new("book", "secret words of a driver"));
+            return Err(StoreError::new("archive", "secret words of a driver"));
         }
-        let is_wanted = |vote: &Vote| {
-            vote.contest == query.contest
-                && query.name.as_ref().is_none_or(|name| *name == vote.name)
-                && query.from.is_none_or(|from| vote.accepted_at >= from)
-                && query.to.is_none_or(|to| vote.accepted_at < to)
+        if self.book_is_large.load(Ordering::Relaxed) && !query.allow_scan {
+            return Ok(Found::TooMuch(100_000));
+        }
+        let rows: Vec<Row> = match table {
+            Table::Votes => self.data().book.iter().map(Row::from).collect(),
+            Table::Dataset(dataset) => self.data().datasets[&dataset.id].1.clone(),
         };
-        let mut found: Vec<_> = self.data().book.iter().filter(|logged| is_wanted(&logged.vote)).cloned().collect();
-        found.sort_by_key(|logged| std::cmp::Reverse(logged.vote.accepted_at));
-        found.truncate(query.most);
-        Ok(found)
+        let Evaluated { rows, total, has_more } = evaluate(query, &table.schema(), &rows);
+        Ok(Found::Page(Page { rows, total: query.with_total.then_some(Total::counted(total)), has_more }))
+    }
+}
+
+#[async_trait]
+impl Datasets for Memory {
+    async fn create(&self, id: &DatasetId, columns: Vec<String>) -> Result<Option<Dataset>, StoreError> {
+        let dataset = Dataset { id: id.clone(), generation: 1, columns, version: 1, is_finished: false, rows: 0 };
+        self.data().datasets.insert(id.clone(), (dataset.clone(), Vec::new()));
+        Ok(Some(dataset))
     }
 
-    async fn rewind(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
-        unimplemented!("results don't count")
+    async fn load(&self, dataset: &Dataset, rows: Vec<DatasetRow>) -> Result<bool, StoreError> {
+        let mut data = self.data();
+        let (dataset, kept) = data.datasets.get_mut(&dataset.id).unwrap();
+        kept.extend(rows.into_iter().map(|row| Row::of_dataset(row.number, row.cells)));
+        dataset.rows = kept.len() as u64;
+        dataset.version += 1;
+        Ok(true)
+    }
+
+    async fn finish(&self, _: &Dataset) -> Result<bool, StoreError> {
+        unimplemented!("results don't import")
+    }
+
+    async fn describe(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
+        Ok(self.data().datasets.get(id).map(|(dataset, _)| dataset.clone()))
+    }
+
+    async fn list(&self) -> Result<Vec<Dataset>, StoreError> {
+        Ok(self.data().datasets.values().map(|(dataset, _)| dataset.clone()).collect())
+    }
+
+    async fn remove(&self, _: &DatasetId) -> Result<bool, StoreError> {
+        unimplemented!("results don't import")
+    }
+}
+
+#[async_trait]
+impl Answers for Memory {
+    async fn look_up(&self, question: &str) -> Result<Lookup, StoreError> {
+        self.check_answers()?;
+        let version = self.tallies.borrow().version;
+        Ok(Lookup { version, kept: self.data().answers.get(question).cloned() })
+    }
+
+    async fn keep(&self, question: &str, answer: &KeptAnswer, _: Duration) -> Result<(), StoreError> {
+        self.check_answers()?;
+        self.data().answers.insert(question.to_owned(), answer.clone());
+        self.kept.send_modify(|kept| *kept += 1);
+        Ok(())
+    }
+
+    async fn prolong(&self, _: &str, _: Duration) -> Result<(), StoreError> {
+        self.check_answers()
+    }
+
+    async fn forget(&self) -> Result<u64, StoreError> {
+        self.check_answers()?;
+        Ok(self.data().answers.drain().count() as u64)
+    }
+
+    async fn note_popular(&self, questions: &[(String, f64)]) -> Result<(), StoreError> {
+        self.check_answers()?;
+        self.data().popular = questions.to_vec();
+        Ok(())
+    }
+
+    async fn popular(&self) -> Result<Vec<(String, f64)>, StoreError> {
+        self.check_answers()?;
+        Ok(self.data().popular.clone())
     }
 }
 

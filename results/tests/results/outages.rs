@@ -28,7 +28,7 @@ async fn what_can_not_be_read_is_unavailable_and_never_zero() {
         assert_eq!(answer.header("retry-after"), "1", "{path}");
         let problem = answer.json();
         assert_eq!(problem["status"], 503, "{path}");
-        let store = if path == "/v1/votes" { "book" } else { "tallies" };
+        let store = if path == "/v1/votes" { "archive" } else { "tallies" };
         assert_eq!(problem["detail"], format!("the {store} can't be read now; try again"), "{path}");
     }
     assert_eq!(server.get("/v1/contests").await.status, 200);
@@ -77,7 +77,7 @@ async fn slow_questions_to_the_book_are_few_at_a_time_and_hold_nothing_else_back
     let server = start().await;
     server.memory.count(&["Queen"]);
     server.memory.book_gate.forget_permits(1_000);
-    let asked = join_all((0..20).map(|_| server.get("/v1/votes")));
+    let asked = join_all((0..20).map(|_| server.get("/v1/votes?via=pool")));
     let meanwhile = async {
         let mut questions = server.memory.book_questions.subscribe();
         soon(questions.wait_for(|questions| *questions == 4)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use results::Limits;
-use service::{CancellationToken, http::ServeError};
+use service::{CancellationToken, http::ServeError, token::ReadToken};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
 use crate::memory::Memory;
@@ -27,12 +27,16 @@ pub(crate) async fn start() -> Server {
 
 /// As [`start`], with other limits.
 pub(crate) async fn start_with(limits: Limits) -> Server {
-    let memory = Memory::new();
+    start_on(Memory::new(), limits, None).await
+}
+
+/// As [`start`], on stores that have something already, for who has a token.
+pub(crate) async fn start_on(memory: Arc<Memory>, limits: Limits, token: Option<ReadToken>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let grpc = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let (sender, bound) = oneshot::channel();
-    let sources = memory.sources(&["bands", "quiet"]);
+    let sources = memory.sources(&["bands", "quiet"], token);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let task = tokio::spawn(results::run_with(limits, any, listener, sources, shutdown.clone(), |address| {
         sender.send(address).unwrap();

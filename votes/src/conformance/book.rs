@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{NOON, key, logged, vote_id};
-use crate::{
-    Advanced, Book, Checkpoint, ContestId, Counts, LoggedVote, Offset, Partition, Place, Repeat, Summary, UnixMillis,
-    VoteQuery,
-};
+use super::{key, logged, vote_id};
+use crate::{Advanced, Book, Checkpoint, Counts, LoggedVote, Offset, Partition, Place, Repeat, Summary};
 
 /// Tries every promise against the book that `$open` opens.
 #[macro_export]
@@ -21,7 +18,6 @@ macro_rules! book_conformance {
             a_checkpoint_remembers_its_last_vote
             a_rewound_checkpoint_forgets_its_last_vote
             a_range_is_half_open_and_in_order
-            people_find_votes_newest_first
             a_repeat_is_noted_once
             a_summary_replaces_that_of_its_cut_off_only
             forgetting_leaves_what_a_later_repeat_needs
@@ -134,20 +130,6 @@ pub async fn a_range_is_half_open_and_in_order(book: Store) {
     assert_eq!(offsets(book.range(P, Offset(1), Offset(9), 10).await.unwrap()), vec![1, 3, 5]);
     assert_eq!(offsets(book.range(P, Offset(0), Offset(10), 2).await.unwrap()), vec![1, 3]);
     assert_eq!(offsets(book.range(P, Offset(4), Offset(10), usize::MAX).await.unwrap()), vec![5, 9]);
-}
-
-pub async fn people_find_votes_newest_first(book: Store) {
-    book.insert((0..21).map(|n| logged(n, P, n)).collect()).await.unwrap();
-    let all = VoteQuery { contest: ContestId::default(), name: None, from: None, to: None, most: 100 };
-    let offsets = |votes: Vec<LoggedVote>| votes.iter().map(|logged| logged.place.offset.0).collect::<Vec<_>>();
-    assert_eq!(offsets(book.find(all.clone()).await.unwrap()), (0..21).rev().collect::<Vec<_>>());
-    let one_band = VoteQuery { name: Some("Band 3".to_owned()), ..all.clone() };
-    assert_eq!(offsets(book.find(one_band).await.unwrap()), vec![17, 10, 3]);
-    let (from, to) = (Some(UnixMillis(NOON.0 + 14)), Some(UnixMillis(NOON.0 + 35)));
-    let some_time = VoteQuery { from, to, most: 2, ..all.clone() };
-    assert_eq!(offsets(book.find(some_time).await.unwrap()), vec![4, 3]);
-    let other = VoteQuery { contest: "other".parse().unwrap(), ..all };
-    assert_eq!(offsets(book.find(other).await.unwrap()), Vec::<u64>::new());
 }
 
 fn repeat(offset: u64, of: u64) -> Repeat {

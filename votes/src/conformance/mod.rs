@@ -18,8 +18,11 @@
     reason = "a broken promise panics, and each promise's name is its documentation"
 )]
 
+pub mod answers;
+pub mod archive;
 pub mod book;
 pub mod counting;
+pub mod datasets;
 pub mod log;
 pub mod tallies;
 

@@ -1,11 +1,12 @@
-//! The vote book: every counted vote, once, with its time and its place on the log.
+//! The vote book: every counted vote, once, with its time and its place on the log. People ask it through the
+//! [`Archive`](super::Archive).
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::Store;
-use crate::{BallotKey, ContestId, Counts, Offset, Partition, Place, StoreError, UnixMillis, Vote, VoteId};
+use crate::{BallotKey, Counts, Offset, Partition, Place, StoreError, Vote, VoteId};
 
 /// The vote book, with a position B per partition of the log.
 #[async_trait]
@@ -54,9 +55,6 @@ pub trait Book: Store {
 
     /// About how many bytes the votes take, over all partitions.
     async fn size(&self) -> Result<u64, StoreError>;
-
-    /// Votes that match, newest first.
-    async fn find(&self, query: VoteQuery) -> Result<Vec<LoggedVote>, StoreError>;
 
     /// Sets B to `to` and forgets the last vote: the log from `to` on is recorded again. For an operator whose book lost
     /// votes, and only while no consumer runs, since one that does would go on from where it was.
@@ -110,19 +108,4 @@ pub struct LoggedVote {
     pub place: Place,
     /// The vote.
     pub vote: Vote,
-}
-
-/// What people ask the book.
-#[derive(Clone, Debug)]
-pub struct VoteQuery {
-    /// The contest.
-    pub contest: ContestId,
-    /// Only votes for this band.
-    pub name: Option<String>,
-    /// Only votes accepted at or after this time.
-    pub from: Option<UnixMillis>,
-    /// Only votes accepted before this time.
-    pub to: Option<UnixMillis>,
-    /// At most so many.
-    pub most: usize,
 }

@@ -1,6 +1,9 @@
-//! The four ports. Each is a trait that `backends` implements, with one conformance suite that every adapter passes.
+//! The ports. Each is a trait that `backends` implements, with one conformance suite that every adapter passes.
 
+mod answers;
+mod archive;
 mod book;
+mod datasets;
 mod feed;
 mod queue;
 mod tallies;
@@ -9,7 +12,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-pub use book::{Advanced, Book, Checkpoint, LoggedVote, Repeat, Summary, VoteQuery};
+pub use answers::{Answers, KeptAnswer, Lookup};
+pub use archive::{Archive, Found, Page, Table};
+pub use book::{Advanced, Book, Checkpoint, LoggedVote, Repeat, Summary};
+pub use datasets::{Dataset, DatasetId, DatasetRow, Datasets};
 pub use feed::{Assignment, Batch, Bounds, DeadLetter, Poison, Record, VoteFeed};
 pub use queue::{PendingReceipt, PublishError, Receipt, ReceiptSender, VoteQueue, receipt_channel};
 pub use tallies::{Added, Snapshot, Tallies};
@@ -28,7 +34,7 @@ pub trait Store: Send + Sync {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{store}: {problem}")]
 pub struct StoreError {
-    /// Which store: `vote log`, `book`, `tallies`.
+    /// Which store: `vote log`, `book`, `tallies`, `archive`, `datasets`, `answers`.
     pub store: &'static str,
     /// What happened, in the driver's words.
     pub problem: String,

@@ -14,7 +14,7 @@ use rand::{RngExt, seq::SliceRandom};
 use votes::{
     Added, Advanced, AlbumVotes, Assignment, BallotKey, Batch, Book, Bounds, Checkpoint, ContestCounts, ContestId,
     Counts, DeadLetter, Facts, LoggedVote, Offset, Others, Partition, Place, RateWindow, Repeat, Retention, Snapshot,
-    Stop, Store, StoreError, Summary, Tallies, Tally, UnixMillis, VoteFeed, VoteQuery, Window,
+    Stop, Store, StoreError, Summary, Tallies, Tally, UnixMillis, VoteFeed, Window,
 };
 
 use crate::{
@@ -305,10 +305,6 @@ impl Book for Seat {
 
     async fn size(&self) -> Result<u64, StoreError> {
         unreachable!("the schedule says when votes expire")
-    }
-
-    async fn find(&self, _: VoteQuery) -> Result<Vec<LoggedVote>, StoreError> {
-        unreachable!("people's queries are not simulated")
     }
 }
 

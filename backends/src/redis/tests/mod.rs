@@ -1,6 +1,7 @@
 //! The promises, tried against a real Redis.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod cost;
 mod faults;
 mod keys;

@@ -1,0 +1,99 @@
+//! Datasets: tables of text that came from files. They are read through the [`Archive`](super::Archive).
+
+use std::{fmt, str::FromStr};
+
+use async_trait::async_trait;
+
+use super::Store;
+use crate::{ContestId, StoreError};
+
+/// Where datasets are made and filled. Any number of workers may load rows of one at a time.
+#[async_trait]
+pub trait Datasets: Store {
+    /// Makes an empty dataset. `None` if there is one of this name.
+    async fn create(&self, id: &DatasetId, columns: Vec<String>) -> Result<Option<Dataset>, StoreError>;
+
+    /// Adds rows, durably, and raises the version. A row whose number is there already stays as it is, so loading a chunk twice is
+    /// loading it once. Whether the dataset was there: one of another generation is another dataset.
+    async fn load(&self, dataset: &Dataset, rows: Vec<DatasetRow>) -> Result<bool, StoreError>;
+
+    /// Says that all rows are loaded, and makes the indexes. Whether the dataset was there.
+    async fn finish(&self, dataset: &Dataset) -> Result<bool, StoreError>;
+
+    /// The dataset of this name, as it is now.
+    async fn describe(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError>;
+
+    /// All datasets, by name.
+    async fn list(&self) -> Result<Vec<Dataset>, StoreError>;
+
+    /// Deletes a dataset with its rows. Whether there was one.
+    async fn remove(&self, id: &DatasetId) -> Result<bool, StoreError>;
+}
+
+/// A dataset's name: a slug, `[a-z0-9][a-z0-9-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DatasetId(ContestId);
+
+impl DatasetId {
+    /// The slug.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for DatasetId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The rule is that of contests.
+        let slug = text.parse().map_err(|_| "a dataset is 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'");
+        slug.map(Self)
+    }
+}
+
+impl fmt::Display for DatasetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its name.
+    pub id: DatasetId,
+    /// When it was made, in Unix microseconds: it tells this dataset from one of its name that was deleted.
+    pub generation: u64,
+    /// The names of its columns, as they are in the file: they may be empty, or twice.
+    pub columns: Vec<String>,
+    /// Begins at the generation and is raised after rows were added: what was read under a version is current as long as that
+    /// stands. It is never told again for other rows.
+    pub version: u64,
+    /// Whether all its rows are there.
+    pub is_finished: bool,
+    /// How many rows there are, more or less while they are being loaded.
+    pub rows: u64,
+}
+
+impl Dataset {
+    /// The most columns.
+    pub const MAX_COLUMNS: usize = 500;
+
+    /// So many columns, from the first, have an index once all rows are there. Servers allow 64 indexes; each costs room.
+    pub const INDEXED_COLUMNS: usize = 16;
+
+    /// The columns that have an index.
+    pub fn indexed(&self) -> std::ops::Range<usize> {
+        let indexed = if self.is_finished { Self::INDEXED_COLUMNS } else { 0 };
+        0..self.columns.len().min(indexed)
+    }
+}
+
+/// A row to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetRow {
+    /// Its number in the file, below 2^63: rows are shown in this order.
+    pub number: u64,
+    /// A text for each column, without the character U+0000.
+    pub cells: Vec<String>,
+}
