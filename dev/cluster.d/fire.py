@@ -20,7 +20,7 @@ CALM = [("votes", "rest", 60), ("grpc", "grpc", 40), ("grpc", "grpc-stream", 150
 
 # What keeps consumers' CPUs busy: single votes, each a small batch. And what comes faster than it is counted: votes in thousands.
 BUSY = ("votes", "rest", 400)
-RUSH = ("votes", "rest-batch", 12000, "--batch-size=500", "--connections=4")
+RUSH = ("votes", "rest-batch", 6000, "--batch-size=250", "--connections=4")
 
 # Before, beside and after those: every two seconds some votes for each partition, which cost little.
 QUIET = ("votes", "rest-batch", 60, "--batch-size=120", "--connections=1")

@@ -26,7 +26,7 @@ def hold(cluster, options):
     length = seconds(options.length)
     was = {name: restarts for name, restarts, _ in endings(ovation)}
     samples, last = {}, 0
-    with Flooding(ovation, contest, STEADY, is_planned=True):
+    with Flooding(ovation, contest, STEADY, is_planned=False):
         began = time.monotonic()
         while (passed := time.monotonic() - began) < length:
             for pod, container, pid in ovation.containers():
