@@ -1,8 +1,8 @@
 //! Refusals on the wire: as the status of a call, with details, or as one outcome of a stream.
 
 use proto::v1::{CastVoteResponse, VoteError};
-use service::grpc::{DOOR_CLOSING, retry_later};
 pub(crate) use service::grpc::status;
+use service::grpc::{DOOR_CLOSING, retry_later};
 use tonic::{Code, Status};
 use votes::{Accepted, Reason, Refusal};
 
