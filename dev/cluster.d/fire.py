@@ -200,11 +200,15 @@ class Fire:
         status = json.loads(self.ovation.kubectl("get", "pod", pod, "--output=json"))["status"]["containerStatuses"][0]
         return status["restartCount"], status.get("lastState", {}).get("terminated", {})
 
+    def await_restart(self, pod, count):
+        """Until its container has started more often than that."""
+        if not wait_until(lambda: self.restarts(pod)[0] > count, 60, every=EVERY):
+            raise Failure(f"{pod} was killed, and doesn't start again")
+
     def kill(self, pod, container):
         count, _ = self.restarts(pod)
         os.kill(self.pid_of(pod, container), signal.SIGKILL)
-        if not wait_until(lambda: self.restarts(pod)[0] > count, 60, every=EVERY):
-            raise Failure(f"{pod} was killed, and doesn't start again")
+        self.await_restart(pod, count)
 
     def fill(self):
         """The node evicts a pod whose emptyDir is over its limit, and another comes."""
@@ -230,8 +234,7 @@ class Fire:
 
         if not wait_until(is_killed, 60, every=0.2):
             raise Failure(f"{pod} lives on at its memory limit")
-        if not wait_until(lambda: self.restarts(pod)[0] > count, 60, every=EVERY):
-            raise Failure(f"{pod} was killed, and doesn't start again")
+        self.await_restart(pod, count)
         ended = self.restarts(pod)[1]
         check(ended.get("reason") == "OOMKilled", f"{pod} was ended for its memory, by the kernel: {ended.get('reason')}, {ended.get('exitCode')}")
 

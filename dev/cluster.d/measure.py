@@ -56,7 +56,7 @@ def count(ovation, consumers):
     waiting = 0
     while waiting < BACKLOG:
         waiting += flood(ovation, "votes", "rest-batch", "max", 2, "--connections=2")["acknowledged"]
-    before, began = cpu(ovation), time.monotonic()
+    before = cpu(ovation)
     start = ovation.tally()["processed"]
     scale(ovation, consumers, wait=False)
     # From the first vote that is counted, since pods start as fast as they do.
