@@ -81,12 +81,14 @@ class Ovation:
         return seen
 
     def await_counted(self, seconds):
-        """Whether all that is on the log is counted in time."""
+        """Whether all that is on the log by now, or when that can be read again, is counted in time."""
+        goals = []
 
         def is_counted():
             with contextlib.suppress(Failure):
                 tally = self.tally()
-                return tally["processed"] >= tally["accepted"]
+                goals.append(tally["accepted"])
+                return tally["processed"] >= goals[0]
             return False
 
         return wait_until(is_counted, seconds, every=0.2)
