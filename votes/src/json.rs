@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::{Reason, Refusal, VoteRequest};
 
-const FIELDS: [&str; 7] = ["name", "album", "year", "rank", "contest", "voter", "vote_id"];
+/// A vote's fields.
+pub(crate) const FIELDS: [&str; 7] = ["name", "album", "year", "rank", "contest", "voter", "vote_id"];
 
 impl VoteRequest {
     /// Reads one vote from a JSON object (RFC 8259, in UTF-8 without a byte order mark).
@@ -67,11 +68,28 @@ impl VoteRequest {
         match field {
             "name" => self.name = text(value)?,
             "album" => self.album = text(value)?,
-            "year" => self.year = whole_number(value)?,
+            "year" => self.year = decimal(value)?.map(whole).transpose()?,
             "rank" => self.rank = decimal(value)?,
             "contest" => self.contest = text(value)?,
             "voter" => self.voter = text(value)?,
             _ => self.vote_id = text(value)?,
+        }
+        Ok(())
+    }
+
+    /// Sets one of [`FIELDS`] to what a text says.
+    ///
+    /// # Errors
+    /// If it has to be a number, and is none.
+    pub(crate) fn set_text(&mut self, field: &str, text: String) -> Result<(), String> {
+        match field {
+            "name" => self.name = Some(text),
+            "album" => self.album = Some(text),
+            "year" => self.year = Some(whole(number(&text)?)?),
+            "rank" => self.rank = Some(number(&text)?),
+            "contest" => self.contest = Some(text),
+            "voter" => self.voter = Some(text),
+            _ => self.vote_id = Some(text),
         }
         Ok(())
     }
@@ -118,23 +136,25 @@ fn text(value: &RawValue) -> Result<Option<String>, String> {
 }
 
 fn decimal(value: &RawValue) -> Result<Option<f64>, String> {
-    let number = match Value::of(value)? {
-        Value::Null => return Ok(None),
-        Value::Number(number) => parse_decimal(number),
-        Value::Text(text) => parse_decimal(text.trim()),
-        Value::Other(kind) => return Err(format!("must be a number or numeric text, not {kind}")),
-    };
-    number.map(Some).ok_or_else(|| "must be a number or numeric text".to_owned())
+    match Value::of(value)? {
+        Value::Null => Ok(None),
+        Value::Number(json) => number(json).map(Some),
+        Value::Text(text) => number(&text).map(Some),
+        Value::Other(kind) => Err(format!("must be a number or numeric text, not {kind}")),
+    }
 }
 
-fn whole_number(value: &RawValue) -> Result<Option<i64>, String> {
-    let Some(number) = decimal(value)? else { return Ok(None) };
+fn number(text: &str) -> Result<f64, String> {
+    parse_decimal(text.trim()).ok_or_else(|| "must be a number or numeric text".to_owned())
+}
+
+fn whole(number: f64) -> Result<i64, String> {
     if number.is_finite() && number.fract() != 0.0 {
         return Err("must be a whole number".to_owned());
     }
     // A number beyond an i64 becomes its nearest one, which is as far outside the range of any field.
     #[expect(clippy::cast_possible_truncation, reason = "whole, and saturating")]
-    Ok(Some(number as i64))
+    Ok(number as i64)
 }
 
 /// A JSON number, or one with leading zeros; a number beyond an f64 is infinite. `f64::from_str` alone would also take

@@ -11,7 +11,8 @@
 //!    [`Book`] and adds them to the [`Tallies`].
 //! 5. [`Tallies::tally`] is what people look at, and [`audit()`] proves it.
 //!
-//! What people ask of single votes, and of datasets, is a [`query::Query`], that an [`Archive`] answers.
+//! What people ask of single votes, and of datasets, is a [`query::Query`], that an [`Archive`] answers. Files become datasets or
+//! votes as [`import`] says.
 //!
 //! Nothing here does I/O, knows a driver or needs an async runtime: the ports are traits, and `backends` has their adapters.
 
@@ -23,6 +24,7 @@ mod door;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod ids;
+pub mod import;
 mod json;
 mod ports;
 pub mod query;
@@ -44,10 +46,10 @@ pub use ids::{
     BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };
 pub use ports::{
-    Added, Advanced, Answers, Archive, Assignment, Batch, Book, Bounds, Checkpoint, Dataset, DatasetId, DatasetRow,
-    Datasets, DeadLetter, Facts, Found, KeptAnswer, LoggedVote, Lookup, Page, PendingReceipt, Poison, PublishError,
-    Receipt, ReceiptSender, Record, Repeat, Snapshot, Store, StoreError, Summary, Table, Tallies, VoteFeed, VoteQueue,
-    receipt_channel,
+    Added, Advanced, Answers, Archive, Assignment, Batch, Book, Bounds, Checkpoint, ChunkQueue, Dataset, DatasetId,
+    DatasetRow, Datasets, DeadLetter, Facts, Found, ImportProgress, Imports, KeptAnswer, LoggedVote, Lookup,
+    ObjectWriter, Objects, Page, PendingReceipt, Poison, PublishError, Receipt, ReceiptSender, Record, Repeat,
+    Snapshot, Store, StoreError, Summary, Table, Tallies, VoteFeed, VoteQueue, receipt_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 use crate::{ContestId, StoreError};
@@ -31,7 +32,8 @@ pub trait Datasets: Store {
 }
 
 /// A dataset's name: a slug, `[a-z0-9][a-z0-9-]{0,62}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DatasetId(ContestId);
 
 impl DatasetId {
@@ -48,6 +50,20 @@ impl FromStr for DatasetId {
         // The rule is that of contests.
         let slug = text.parse().map_err(|_| "a dataset is 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'");
         slug.map(Self)
+    }
+}
+
+impl TryFrom<String> for DatasetId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<DatasetId> for String {
+    fn from(id: DatasetId) -> Self {
+        id.0.into()
     }
 }
 

@@ -5,6 +5,8 @@ mod archive;
 mod book;
 mod datasets;
 mod feed;
+mod imports;
+mod objects;
 mod queue;
 mod tallies;
 
@@ -17,6 +19,8 @@ pub use archive::{Archive, Found, Page, Table};
 pub use book::{Advanced, Book, Checkpoint, LoggedVote, Repeat, Summary};
 pub use datasets::{Dataset, DatasetId, DatasetRow, Datasets};
 pub use feed::{Assignment, Batch, Bounds, DeadLetter, Poison, Record, VoteFeed};
+pub use imports::{ChunkQueue, ImportProgress, Imports};
+pub use objects::{ObjectWriter, Objects};
 pub use queue::{PendingReceipt, PublishError, Receipt, ReceiptSender, VoteQueue, receipt_channel};
 pub use tallies::{Added, Snapshot, Tallies};
 
@@ -34,7 +38,7 @@ pub trait Store: Send + Sync {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{store}: {problem}")]
 pub struct StoreError {
-    /// Which store: `vote log`, `book`, `tallies`, `archive`, `datasets`, `answers`.
+    /// Which store: `vote log`, `book`, `tallies`, `archive`, `datasets`, `answers`, `imports`, `objects`.
     pub store: &'static str,
     /// What happened, in the driver's words.
     pub problem: String,
