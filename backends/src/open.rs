@@ -12,7 +12,10 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
 };
-use votes::{Answers, Archive, Book, Contests, Datasets, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use votes::{
+    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Store, StoreError, Tallies, VoteFeed, VoteQueue,
+    VoterSecret,
+};
 
 #[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
@@ -296,6 +299,40 @@ impl Stores {
         }
     }
 
+    /// What is known of imports.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn imports(&self, weight: Weight) -> Result<Arc<dyn Imports>, Failure> {
+        let watch = self.watch("imports", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("imports", "the stores are open for reading only");
+                Ok(watch.opened(folder.imports().ok_or_else(missing)?))
+            }
+            Place::Servers(servers) => {
+                watch.reach("book", servers.patience, || servers.open_imports(self.read_pool)).await
+            }
+        }
+    }
+
+    /// The way of imports' chunks to workers.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn chunks(&self, weight: Weight) -> Result<Arc<dyn ChunkQueue>, Failure> {
+        let watch = self.watch("chunks", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("chunks", "the stores are open for reading only");
+                Ok(watch.opened(folder.chunks().ok_or_else(missing)?))
+            }
+            Place::Servers(servers) => watch.reach("queue", servers.patience, || servers.open_chunks()).await,
+        }
+    }
+
     /// The voters' secret: the configured one, or that which the embedded log keeps.
     ///
     /// # Errors
@@ -430,7 +467,7 @@ macro_rules! ports {
     )*};
 }
 
-ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers);
+ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue);
 
 /// The archive on kept connections, the one on new ones, and the datasets.
 type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);
@@ -540,6 +577,22 @@ impl Servers {
         }
         #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read, {connections}")
+    }
+
+    async fn open_imports(&self, connections: u32) -> Result<Arc<dyn Imports>, NotOpen> {
+        #[cfg(feature = "mongo")]
+        return Ok(Arc::new(crate::mongo::MongoImports::new(
+            &crate::mongo::Place::of(&self.book, connections).await?.connect().await?,
+        )));
+        #[cfg(not(feature = "mongo"))]
+        unreachable!("refused when the configuration was read, {connections}")
+    }
+
+    async fn open_chunks(&self) -> Result<Arc<dyn ChunkQueue>, NotOpen> {
+        #[cfg(feature = "kafka")]
+        return Ok(Arc::new(crate::kafka::KafkaChunks::connect(&self.queue).await?));
+        #[cfg(not(feature = "kafka"))]
+        unreachable!("refused when the configuration was read")
     }
 
     fn open_answers(&self, bytes: usize) -> Result<Arc<dyn Answers>, NotOpen> {
