@@ -6,6 +6,7 @@
 //! | `kafka` | vote queue and feed | Apache Kafka |
 //! | `redis` | tallies, answers | Redis or Valkey |
 //! | `mongo` | book, archive, datasets | MongoDB |
+//! | `objects` | objects | a folder, S3 or Google Cloud Storage |
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -14,6 +15,8 @@ mod kafka;
 mod meters;
 #[cfg(feature = "mongo")]
 mod mongo;
+#[cfg(feature = "objects")]
+mod objects;
 #[cfg_attr(
     not(all(feature = "kafka", feature = "redis", feature = "mongo")),
     allow(dead_code, clippy::unused_async, reason = "the ports of features that are off are not opened")

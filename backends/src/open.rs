@@ -12,7 +12,9 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
 };
-use votes::{Answers, Archive, Book, Contests, Datasets, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use votes::{
+    Answers, Archive, Book, Contests, Datasets, Objects, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret,
+};
 
 #[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
@@ -75,6 +77,9 @@ pub struct Stores {
     secret: Option<VoterSecret>,
     read_pool: u32,
     cache_bytes: usize,
+    #[cfg(feature = "objects")]
+    objects: crate::objects::Place,
+    objects_port: Arc<OnceCell<Arc<dyn Objects>>>,
     health: Health,
 }
 
@@ -163,7 +168,16 @@ impl Stores {
 
     fn at(place: Place, config: &Config, health: Health) -> Result<Self, Failure> {
         let (read_pool, cache_bytes) = (config.read_pool.get(), config.cache_bytes);
-        Ok(Self { place, secret: config.secret()?, read_pool, cache_bytes, health })
+        Ok(Self {
+            place,
+            secret: config.secret()?,
+            read_pool,
+            cache_bytes,
+            #[cfg(feature = "objects")]
+            objects: crate::objects::Place::of(config)?,
+            objects_port: Arc::default(),
+            health,
+        })
     }
 
     /// The writing end of the vote log.
@@ -294,6 +308,24 @@ impl Stores {
                 Ok(watch.opened(datasets))
             }
         }
+    }
+
+    /// Imported files. A folder is made when the first one is written.
+    ///
+    /// # Errors
+    /// If the environment says something about the place that can't be. Whether it can be reached is shown at `/health`.
+    pub async fn objects(&self, weight: Weight) -> Result<Arc<dyn Objects>, Failure> {
+        let watch = self.watch("objects", weight);
+        let open = async || self.open_objects();
+        Ok(watch.opened(Arc::clone(self.objects_port.get_or_try_init(open).await?)))
+    }
+
+    #[allow(clippy::unused_self, reason = "what is opened depends on the features")]
+    fn open_objects(&self) -> Result<Arc<dyn Objects>, ConfigError> {
+        #[cfg(feature = "objects")]
+        return Ok(Arc::new(crate::objects::ObjectStorage::open(&self.objects)?));
+        #[cfg(not(feature = "objects"))]
+        Err(without("objects", "objects"))
     }
 
     /// The voters' secret: the configured one, or that which the embedded log keeps.
@@ -430,7 +462,7 @@ macro_rules! ports {
     )*};
 }
 
-ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers);
+ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Objects);
 
 /// The archive on kept connections, the one on new ones, and the datasets.
 type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);

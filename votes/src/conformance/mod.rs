@@ -24,6 +24,7 @@ pub mod book;
 pub mod counting;
 pub mod datasets;
 pub mod log;
+pub mod objects;
 pub mod tallies;
 
 use std::{
