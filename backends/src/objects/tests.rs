@@ -5,10 +5,14 @@
 
 use std::{
     fs,
+    mem::ManuallyDrop,
     net::TcpListener,
     path::{Path as Folder, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -129,14 +133,53 @@ mod s3 {
     }
 }
 
+/// What the environment says about a cloud.
+mod environment {
+    use super::*;
+
+    /// The URL that a test which is run by another one opens.
+    const URL: &str = "OVATION_TEST_URL";
+
+    #[test]
+    fn what_is_wrong_in_it_is_told_before_anything_is_asked() {
+        for (url, name, value, problem) in [
+            ("s3://bucket/x", "AWS_ENDPOINT_URL", "http://127.0.0.1:1", "set AWS_ALLOW_HTTP=true if that is meant"),
+            ("s3://bucket/x", "AWS_CA_BUNDLE", "/nowhere.pem", "AWS_CA_BUNDLE, /nowhere.pem: No such file"),
+            ("gs://bucket/x", "GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json", "/nowhere.json"),
+        ] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "objects::tests::environment::it_is_opened", "--ignored", "--nocapture"]);
+            child.env_remove("AWS_ALLOW_HTTP").env(name, value).env(URL, url);
+            let output = child.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains(&format!("refused: objects: {url}: ")) && said.contains(problem), "{name}: {said}");
+        }
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in several environments"]
+    fn it_is_opened() {
+        let url = std::env::var(URL).expect("this test is run by another one");
+        let config = Config::load(None, serde_json::json!({ "objects": url }), 0).unwrap();
+        match ObjectStorage::open(&Place::of(&config).unwrap()) {
+            Ok(_) => println!("opened"),
+            Err(error) => println!("refused: {error}"),
+        }
+    }
+}
+
 /// A server of a test's own, to be killed, as `dev/stack` runs it.
 mod mortal {
     use super::*;
 
     const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-    /// A name by which the test runs itself again, in the environment of its server.
-    const CHILD: &str = "OVATION_TEST_MORTAL_S3";
+    /// The next ports to try.
+    static PORT: AtomicU16 = AtomicU16::new(20_500);
+
+    /// What a test that is run by another one is told of its server.
+    const FOLDER: &str = "OVATION_TEST_STACK_DIR";
+    const FIRST_PORT: &str = "OVATION_TEST_STACK_PORT";
 
     struct Server {
         folder: PathBuf,
@@ -144,14 +187,37 @@ mod mortal {
     }
 
     impl Server {
-        fn start() -> Self {
-            let folder = PathBuf::from(ROOT).join("target/stack-s3");
+        /// `secure` is `yes` for one that speaks TLS.
+        fn start(name: &str, secure: &str) -> Self {
+            let folder = PathBuf::from(ROOT).join("target").join(format!("stack-{name}"));
             let is_free = |first: &u16| TcpListener::bind(("127.0.0.1", first + 15)).is_ok();
-            let port = (20_500..20_600).find(is_free).expect("a free port");
+            let port =
+                std::iter::repeat_with(|| PORT.fetch_add(1, Ordering::Relaxed)).find(is_free).expect("a free port");
             let server = Self { folder, port };
             server.run(&["down", "--wipe"]);
+            fs::write(server.folder.join("settings"), format!("port={port}\nsecure={secure}\n")).unwrap();
             server.run(&["start", "s3"]);
             server
+        }
+
+        /// S3's endpoint comes from the environment, which a test can't set for itself: another test is run in a process of its own.
+        fn run_test(&self, name: &str) {
+            let env = self.run(&["env"]);
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", &format!("objects::tests::mortal::{name}"), "--ignored", "--nocapture"]);
+            child.envs(env.lines().filter_map(|line| line.split_once('=')));
+            child.env(FOLDER, &self.folder).env(FIRST_PORT, self.port.to_string());
+            let output = child.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let is_well = output.status.success() && said.contains("1 passed");
+            assert!(is_well, "{said}{}", String::from_utf8_lossy(&output.stderr));
+        }
+
+        /// The server in whose environment this process runs. Whoever started it stops it.
+        fn of_the_parent() -> ManuallyDrop<Self> {
+            let value =
+                |key| std::env::var(key).unwrap_or_else(|_| panic!("no {key}: this test is run by another one"));
+            ManuallyDrop::new(Self { folder: value(FOLDER).into(), port: value(FIRST_PORT).parse().unwrap() })
         }
 
         fn run(&self, arguments: &[&str]) -> String {
@@ -177,33 +243,52 @@ mod mortal {
         }
     }
 
-    /// S3's endpoint comes from the environment, which a test can't set for itself: it is run again, in a process of its own.
     #[test]
     fn an_upload_that_meets_a_dead_server_fails_and_the_next_one_works() {
-        if std::env::var_os(CHILD).is_some() {
-            return;
-        }
-        let server = Server::start();
-        let env = server.run(&["env"]);
+        Server::start("s3", "no").run_test("with_a_server_that_dies");
+    }
+
+    #[test]
+    fn s3_is_spoken_over_tls_with_authorities_of_ones_own() {
+        Server::start("s3-secure", "yes").run_test("with_a_server_over_tls");
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in the environment of its server"]
+    async fn with_a_server_over_tls() {
+        let server = Server::of_the_parent();
+        assert!(std::env::var("AWS_ENDPOINT_URL").unwrap().starts_with("https://"));
+        let objects = open_at(&std::env::var("OVATION_OBJECTS").unwrap());
+        let mut writer = objects.create("secret").await.unwrap();
+        writer.write(b"whispered".to_vec()).await.unwrap();
+        writer.finish().await.unwrap();
+        assert_eq!(objects.read("secret", 0..9).await.unwrap(), b"whispered");
+
+        let stranger = server.folder.join("secure/stranger.pem");
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "objects::tests::mortal::with_a_server_of_its_own", "--ignored", "--nocapture"]);
-        child.envs(env.lines().filter_map(|line| line.split_once('='))).env(CHILD, &server.folder);
-        child.env("OVATION_TEST_MORTAL_PORT", server.port.to_string());
-        let output = child.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        child.args([
+            "--exact",
+            "objects::tests::mortal::with_a_server_that_is_not_trusted",
+            "--ignored",
+            "--nocapture",
+        ]);
+        let output = child.env("AWS_CA_BUNDLE", stranger).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in an environment that trusts another authority"]
+    async fn with_a_server_that_is_not_trusted() {
+        let objects = open_at(&std::env::var("OVATION_OBJECTS").unwrap());
+        let begun = Instant::now();
+        let error = objects.create("secret").await.map(drop).unwrap_err().to_string();
+        assert!(error.contains("certificate") && begun.elapsed() < Duration::from_secs(12), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "run by the test above, in the environment of its server"]
-    async fn with_a_server_of_its_own() {
-        let folder = PathBuf::from(std::env::var_os(CHILD).expect("it is run by another test"));
-        let port = std::env::var("OVATION_TEST_MORTAL_PORT").unwrap().parse().unwrap();
-        let server = std::mem::ManuallyDrop::new(Server { folder, port });
+    async fn with_a_server_that_dies() {
+        let server = Server::of_the_parent();
         let objects = open_at(&std::env::var("OVATION_OBJECTS").unwrap());
         let part = || vec![7; 9 * MEBIBYTE];
 
