@@ -268,7 +268,7 @@ pub struct StoreFlags {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub book: Option<String>,
-    /// Imported files: file:///FOLDER, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX [default: the folder objects in that of --data]
+    /// Where imported files are: a folder, or a bucket of S3 or Google, like <s3://BUCKET/PREFIX> [default: objects in the folder of --data]
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<String>,

@@ -32,7 +32,7 @@ const CALL: Duration = Duration::from_secs(10);
 const TRANSFER: Duration = Duration::from_secs(30);
 
 /// How long a store may take to make one object of its parts, and a disk to have it for good.
-const COMPLETION: Duration = Duration::from_secs(120);
+const COMPLETION: Duration = Duration::from_mins(2);
 
 /// What a call on an object came to, within its time.
 async fn within<T>(

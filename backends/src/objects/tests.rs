@@ -55,6 +55,7 @@ async fn settle(what: &str, mut is_so: impl FnMut() -> bool) {
 mod folder {
     use super::*;
 
+    #[expect(clippy::unused_async, reason = "the suite opens all stores so")]
     async fn open() -> (Arc<dyn Objects>, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         // A path that has to be encoded in a URL.
@@ -111,6 +112,7 @@ mod s3 {
         open_at(&format!("{url}/test-{}", Uuid::now_v7()))
     }
 
+    #[expect(clippy::unused_async, reason = "the suite opens all stores so")]
     async fn open() -> (Arc<dyn Objects>, ()) {
         (Arc::new(of_the_environment()), ())
     }
