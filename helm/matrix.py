@@ -92,6 +92,16 @@ OPTIONS = {
         "elsewhere": elsewhere("mongodb", "book", "mongodb://mongodb.example.org/ovation"),
         "elsewhere by Secret": elsewhere_by_secret("mongodb", "book", ports=[27018]),
     },
+    "object store": {
+        "none": {},
+        "S3 with credentials": {
+            "external.objects.url": "s3://ovation/objects", "external.objects.credentialsSecret": "objects-credentials",
+            "external.objects.to": STORES, "external.objects.ports": [9000],
+        },
+        "Google's with an account": {
+            "external.objects.url": "gs://ovation/objects", "results.serviceAccountAnnotations": {"iam.gke.io/gcp-service-account": "a@b"},
+        },
+    },
     "exporters": {
         "off": {},
         "on": {"kafka.jmxExporter.enabled": True, "redis.exporter.enabled": True, "mongodb.exporter.enabled": True},
@@ -177,6 +187,8 @@ REFUSED = (
     ({"entry.kind": "gateway", "api-versions": []}, "install the Gateway API and a controller that serves it"),
     ({"entry.kind": "gateway", "entry.gateway.create": False}, "name the Gateway that is there in entry.gateway.name"),
     ({"entry.kind": "gateway", "entry.gateway.weights": {"rest": 0, "grpc": 0}}, "no vote would come in"),
+    ({"external.objects.url": "file:///objects"}, "/external/objects/url"),
+    ({"external.objects.credentialsSecret": "a"}, "external.objects.credentialsSecret is of no object store"),
     ({"entry.kind": "door"}, "/entry/kind"),
     ({"kafka.replicas": 2}, "/kafka/replicas"),
     ({"rest-producer.replicas": 3}, "rest-producer"),

@@ -19,6 +19,8 @@ OTHERS = {
     "cluster DNS": {"namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}, "address": "10.244.9.6"},
     "the node's DNS": {"address": "169.254.20.10"},
     "Cloud DNS and metadata": {"address": "169.254.169.254"},
+    "metadata on the node": {"address": "169.254.169.252"},
+    "credentials on the node": {"address": "169.254.170.23"},
     "stores elsewhere": {"address": "192.0.2.7"},
     "receivers": {"address": "203.0.113.5"},
     "a stranger beside us": {"namespace": "ovation", "labels": {}, "address": "10.244.9.8"},
@@ -42,6 +44,15 @@ def has_more(way, component):
 def at_any_address(part, store):
     anywhere = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
     return lambda values: not values[part]["enabled"] and values["external"][store]["to"] == anywhere
+
+
+def at_any_address_if_there(store):
+    anywhere = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
+    return lambda values: values["external"][store]["url"] and values["external"][store]["to"] == anywhere
+
+
+def kept_at(scheme):
+    return lambda values: values["external"]["objects"]["url"].startswith(scheme)
 
 
 def ports_of(store):
@@ -98,6 +109,12 @@ NEEDED = (
     ("rest-producer grpc-producer consumer results", "anyone", ports_of("queue"), at_any_address("kafka", "queue")),
     ("consumer results", "anyone", ports_of("tally"), at_any_address("redis", "tally")),
     ("consumer results", "anyone", ports_of("book"), at_any_address("mongodb", "book")),
+    # The object store, and who tells its credentials.
+    ("results", "stores elsewhere", ports_of("objects"), kept_at(("s3://", "gs://"))),
+    ("results", "anyone", ports_of("objects"), at_any_address_if_there("objects")),
+    ("results", "Cloud DNS and metadata", 80, kept_at("gs://")),
+    ("results", "metadata on the node", 988, kept_at("gs://")),
+    ("results", "credentials on the node", 80, kept_at("s3://")),
 )
 # Who connects to anything asks for its name first.
 NAMES = ("cluster DNS", "the node's DNS")

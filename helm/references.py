@@ -7,7 +7,7 @@ import pods
 # Objects that people make, by what names them in the values of matrix.py.
 OF_PEOPLE = {
     "Secret": {"passwords", "queue-url", "tally-url", "book-url", "queue-authorities", "tally-authorities", "book-authorities", "alerts",
-               "certificate", "grpc-certificate"},
+               "objects-credentials", "certificate", "grpc-certificate"},
     "ConfigMap": set(),
     "Gateway": {"shared"},
 }
@@ -64,6 +64,10 @@ def references(objects):
             for key, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
                 if key in value:
                     yield from source(kind, value[key]["name"], [value[key]["key"]])
+        for source_ in container.get("envFrom") or []:
+            for key, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
+                if key in source_:
+                    yield from source(kind, source_[key]["name"], [])
         before = set()
         for variable in container.get("env") or []:
             for name in re.findall(r"\$\(([A-Za-z_]\w*)\)", variable.get("value") or ""):

@@ -109,6 +109,7 @@ BROKEN_NAMES = (
     (0, ("Deployment", "ovation-consumer", *CONTAINER, "env", 0, "value"), "$(NOBODY)", "takes $(NOBODY)"),
     (0, (*ENV, "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "ovation", "key": "no"}}}, "names no in"),
     (0, (*ENV, "+"), {"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}, "Secret x"),
+    (0, ("Deployment", "ovation-consumer", *CONTAINER, "envFrom"), [{"secretRef": {"name": "z"}}], "Secret z"),
     (0, (*ENV, "+"), {"name": "A", "value": "http://ovation-nobody:1"}, "Service ovation-nobody"),
     (0, (*ENV, "+"), {"name": "A", "value": "kafka://ovation-kafka:9099/votes"}, "port 9099"),
     (0, ("Deployment", "ovation-consumer", *CONTAINER, "volumeMounts", "+"), {"name": "gone", "mountPath": "/x"}, "volume gone"),

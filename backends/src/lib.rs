@@ -6,6 +6,7 @@
 //! | `kafka` | vote queue and feed | Apache Kafka |
 //! | `redis` | tallies, answers | Redis or Valkey |
 //! | `mongo` | book, archive, datasets | MongoDB |
+//! | `objects` | objects | a folder, S3 or Google Cloud Storage |
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -14,6 +15,8 @@ mod kafka;
 mod meters;
 #[cfg(feature = "mongo")]
 mod mongo;
+#[cfg(feature = "objects")]
+mod objects;
 #[cfg_attr(
     not(all(feature = "kafka", feature = "redis", feature = "mongo")),
     allow(dead_code, clippy::unused_async, reason = "the ports of features that are off are not opened")
@@ -24,6 +27,6 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 
-pub use open::{Access, OpenError, Reading, Stores};
+pub use open::{Access, Importing, OpenError, Reading, Stores};
 #[cfg(any(feature = "embedded", feature = "kafka"))]
 pub use record::{encode, read_again};

@@ -11,10 +11,11 @@ use service::{Config, ConfigError, Health, health::Weight, program::Failure};
 use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
+    try_join,
 };
 use votes::{
-    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Store, StoreError, Tallies, VoteFeed, VoteQueue,
-    VoterSecret,
+    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Objects, Store, StoreError, Tallies, VoteFeed,
+    VoteQueue, VoterSecret,
 };
 
 #[cfg(feature = "embedded")]
@@ -78,6 +79,9 @@ pub struct Stores {
     secret: Option<VoterSecret>,
     read_pool: u32,
     cache_bytes: usize,
+    #[cfg(feature = "objects")]
+    objects: crate::objects::Place,
+    objects_port: Arc<OnceCell<Arc<dyn Objects>>>,
     health: Health,
 }
 
@@ -92,6 +96,19 @@ pub struct Reading {
     pub datasets: Arc<dyn Datasets>,
     /// Answers that are kept.
     pub answers: Arc<dyn Answers>,
+}
+
+/// What importing files needs.
+#[derive(Clone)]
+pub struct Importing {
+    /// Where rows become datasets.
+    pub datasets: Arc<dyn Datasets>,
+    /// What is known of imports.
+    pub imports: Arc<dyn Imports>,
+    /// The way of their chunks to workers.
+    pub chunks: Arc<dyn ChunkQueue>,
+    /// Where the files are.
+    pub objects: Arc<dyn Objects>,
 }
 
 /// Where the stores are: all in one folder, or each on a server.
@@ -166,7 +183,16 @@ impl Stores {
 
     fn at(place: Place, config: &Config, health: Health) -> Result<Self, Failure> {
         let (read_pool, cache_bytes) = (config.read_pool.get(), config.cache_bytes);
-        Ok(Self { place, secret: config.secret()?, read_pool, cache_bytes, health })
+        Ok(Self {
+            place,
+            secret: config.secret()?,
+            read_pool,
+            cache_bytes,
+            #[cfg(feature = "objects")]
+            objects: crate::objects::Place::of(config)?,
+            objects_port: Arc::default(),
+            health,
+        })
     }
 
     /// The writing end of the vote log.
@@ -333,6 +359,34 @@ impl Stores {
         }
     }
 
+    /// Imported files. A folder is made when the first one is written.
+    ///
+    /// # Errors
+    /// If the environment says something about the place that can't be. Whether it can be reached is shown at `/health`.
+    pub async fn objects(&self, weight: Weight) -> Result<Arc<dyn Objects>, Failure> {
+        let watch = self.watch("objects", weight);
+        let open = async || self.open_objects();
+        Ok(watch.opened(Arc::clone(self.objects_port.get_or_try_init(open).await?)))
+    }
+
+    #[allow(clippy::unused_self, reason = "what is opened depends on the features")]
+    fn open_objects(&self) -> Result<Arc<dyn Objects>, ConfigError> {
+        #[cfg(feature = "objects")]
+        return Ok(Arc::new(crate::objects::ObjectStorage::open(&self.objects)?));
+        #[cfg(not(feature = "objects"))]
+        Err(without("objects", "objects"))
+    }
+
+    /// What importing files needs.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn importing(&self, weight: Weight) -> Result<Importing, Failure> {
+        let (datasets, imports, chunks, objects) =
+            try_join!(self.datasets(weight), self.imports(weight), self.chunks(weight), self.objects(weight))?;
+        Ok(Importing { datasets, imports, chunks, objects })
+    }
+
     /// The voters' secret: the configured one, or that which the embedded log keeps.
     ///
     /// # Errors
@@ -467,7 +521,7 @@ macro_rules! ports {
     )*};
 }
 
-ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue);
+ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue Objects);
 
 /// The archive on kept connections, the one on new ones, and the datasets.
 type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);

@@ -9,7 +9,7 @@ use backends::Stores;
 use serde_json::json;
 use service::{Config, Health, health::Weight};
 use tempfile::TempDir;
-use votes::{Answers, Archive, Book, ChunkQueue, Datasets, Imports, Tallies, VoteFeed, VoteQueue};
+use votes::{Answers, Archive, Book, ChunkQueue, Datasets, Imports, Objects, Tallies, VoteFeed, VoteQueue};
 
 fn config(folder: &TempDir) -> Config {
     // Flags win over the environment, which may name the servers of the other tests.
@@ -113,6 +113,22 @@ mod answers {
     }
 
     votes::answers_conformance!(open_answers);
+}
+
+#[cfg(feature = "objects")]
+mod objects {
+    use super::*;
+
+    async fn open_objects() -> (Arc<dyn Objects>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        // Nor may the environment name one.
+        config.objects = None;
+        let stores = Stores::open(&config, &Health::default()).unwrap();
+        (stores.objects(Weight::Helpful).await.unwrap(), folder)
+    }
+
+    votes::objects_conformance!(open_objects);
 }
 
 mod tallies {

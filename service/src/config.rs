@@ -29,6 +29,8 @@ pub struct Config {
     pub tally: String,
     /// The vote book: `embedded:` or `mongodb://HOST:PORT/DATABASE`.
     pub book: String,
+    /// Where imported files are: `file:///FOLDER`, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`; the folder `objects` in `data` if absent.
+    pub objects: Option<String>,
     /// Where the REST producer listens.
     pub rest: SocketAddr,
     /// Where the gRPC producer listens.
@@ -266,6 +268,10 @@ pub struct StoreFlags {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub book: Option<String>,
+    /// Where imported files are: a folder, or a bucket of S3 or Google, like <s3://BUCKET/PREFIX> [default: objects in the folder of --data]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<String>,
 }
 
 /// How people's questions are answered.
@@ -303,6 +309,7 @@ impl Config {
             queue: "embedded:".into(),
             tally: "embedded:".into(),
             book: "embedded:".into(),
+            objects: None,
             rest: local(8000),
             grpc: local(50051),
             results: local(8080),

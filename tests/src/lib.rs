@@ -45,7 +45,7 @@ pub fn command() -> Command {
 }
 
 fn without_stores(mut command: Command) -> Command {
-    for key in ["OVATION_QUEUE", "OVATION_TALLY", "OVATION_BOOK"] {
+    for key in ["OVATION_QUEUE", "OVATION_TALLY", "OVATION_BOOK", "OVATION_OBJECTS"] {
         command.env_remove(key);
     }
     command

@@ -1,4 +1,5 @@
 //! Files that are imported: every record is in one chunk, however the file comes and wherever it is cut.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use votes::{

@@ -25,6 +25,7 @@ pub mod counting;
 pub mod datasets;
 pub mod imports;
 pub mod log;
+pub mod objects;
 pub mod tallies;
 
 use std::{
