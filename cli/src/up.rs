@@ -151,7 +151,8 @@ impl System {
                 stores.reader(weight)
             )
         };
-        let Some((tallies, reading, importing, queue, feed)) = self.opened(open).await? else { return Ok(()) };
+        let opened = Box::pin(self.opened(open)).await?;
+        let Some((tallies, reading, importing, queue, feed)) = opened else { return Ok(()) };
         self.metrics.collect(results::standings(Arc::clone(&self.contests), Arc::clone(&tallies)));
         let door = Door::new(DoorKind::Import, Arc::clone(&self.contests), self.secret, Arc::clone(&queue));
         let sources =
