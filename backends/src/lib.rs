@@ -27,6 +27,6 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 
-pub use open::{Access, OpenError, Reading, Stores};
+pub use open::{Access, Importing, OpenError, Reading, Stores};
 #[cfg(any(feature = "embedded", feature = "kafka"))]
 pub use record::{encode, read_again};

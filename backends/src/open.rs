@@ -11,9 +11,11 @@ use service::{Config, ConfigError, Health, health::Weight, program::Failure};
 use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
+    try_join,
 };
 use votes::{
-    Answers, Archive, Book, Contests, Datasets, Objects, Store, StoreError, Tallies, VoteFeed, VoteQueue, VoterSecret,
+    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Objects, Store, StoreError, Tallies, VoteFeed,
+    VoteQueue, VoterSecret,
 };
 
 #[cfg(feature = "embedded")]
@@ -96,6 +98,19 @@ pub struct Reading {
     pub answers: Arc<dyn Answers>,
 }
 
+/// What importing files needs.
+#[derive(Clone)]
+pub struct Importing {
+    /// Where rows become datasets.
+    pub datasets: Arc<dyn Datasets>,
+    /// What is known of imports.
+    pub imports: Arc<dyn Imports>,
+    /// The way of their chunks to workers.
+    pub chunks: Arc<dyn ChunkQueue>,
+    /// Where the files are.
+    pub objects: Arc<dyn Objects>,
+}
+
 /// Where the stores are: all in one folder, or each on a server.
 #[derive(Clone)]
 enum Place {
@@ -138,14 +153,13 @@ impl Stores {
     }
 
     fn open_what(needs: Needs, config: &Config, health: &Health) -> Result<Self, Failure> {
-        let place = match Servers::of(config, needs, None)? {
-            Some(servers) => Place::Servers(Arc::new(servers)),
+        Self::at(config, health.clone(), || match Servers::of(config, needs, None)? {
+            Some(servers) => Ok(Place::Servers(Arc::new(servers))),
             #[cfg(feature = "embedded")]
-            None => Place::Folder(Embedded::open(&config.data, config.queue_votes)?),
+            None => Ok(Place::Folder(Embedded::open(&config.data, config.queue_votes)?)),
             #[cfg(not(feature = "embedded"))]
-            None => return Err(without("queue", "embedded").into()),
-        };
-        Self::at(place, config, health.clone())
+            None => Err(without("queue", "embedded").into()),
+        })
     }
 
     /// The stores for a command, which does not wait long for servers.
@@ -153,30 +167,29 @@ impl Stores {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_for_command(config: &Config, access: Access) -> Result<Self, Failure> {
-        let place = match Servers::of(config, Needs::All, Some(PATIENCE))? {
-            Some(servers) => Place::Servers(Arc::new(servers)),
+        Self::at(config, Health::default(), || match Servers::of(config, Needs::All, Some(PATIENCE))? {
+            Some(servers) => Ok(Place::Servers(Arc::new(servers))),
             #[cfg(feature = "embedded")]
-            None => Place::Folder(match access {
+            None => Ok(Place::Folder(match access {
                 Access::Read => Embedded::open_for_reading(&config.data)?,
                 Access::Write => Embedded::open(&config.data, config.queue_votes)?,
-            }),
+            })),
             #[cfg(not(feature = "embedded"))]
-            None => return Err(without("queue", "embedded").into()),
-        };
-        Self::at(place, config, Health::default())
+            None => Err(without("queue", "embedded").into()),
+        })
     }
 
-    fn at(place: Place, config: &Config, health: Health) -> Result<Self, Failure> {
-        let (read_pool, cache_bytes) = (config.read_pool.get(), config.cache_bytes);
+    /// Opening may make a folder, so the rest of the configuration is looked at before.
+    fn at(config: &Config, health: Health, open: impl FnOnce() -> Result<Place, Failure>) -> Result<Self, Failure> {
         Ok(Self {
-            place,
             secret: config.secret()?,
-            read_pool,
-            cache_bytes,
+            read_pool: config.read_pool.get(),
+            cache_bytes: config.cache_bytes,
             #[cfg(feature = "objects")]
             objects: crate::objects::Place::of(config)?,
             objects_port: Arc::default(),
             health,
+            place: open()?,
         })
     }
 
@@ -310,6 +323,40 @@ impl Stores {
         }
     }
 
+    /// What is known of imports.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn imports(&self, weight: Weight) -> Result<Arc<dyn Imports>, Failure> {
+        let watch = self.watch("imports", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("imports", "the stores are open for reading only");
+                Ok(watch.opened(folder.imports().ok_or_else(missing)?))
+            }
+            Place::Servers(servers) => {
+                watch.reach("book", servers.patience, || servers.open_imports(self.read_pool)).await
+            }
+        }
+    }
+
+    /// The way of imports' chunks to workers.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn chunks(&self, weight: Weight) -> Result<Arc<dyn ChunkQueue>, Failure> {
+        let watch = self.watch("chunks", weight);
+        match &self.place {
+            #[cfg(feature = "embedded")]
+            Place::Folder(folder) => {
+                let missing = || OpenError::new("chunks", "the stores are open for reading only");
+                Ok(watch.opened(folder.chunks().ok_or_else(missing)?))
+            }
+            Place::Servers(servers) => watch.reach("queue", servers.patience, || servers.open_chunks()).await,
+        }
+    }
+
     /// Imported files. A folder is made when the first one is written.
     ///
     /// # Errors
@@ -326,6 +373,16 @@ impl Stores {
         return Ok(Arc::new(crate::objects::ObjectStorage::open(&self.objects)?));
         #[cfg(not(feature = "objects"))]
         Err(without("objects", "objects"))
+    }
+
+    /// What importing files needs.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub async fn importing(&self, weight: Weight) -> Result<Importing, Failure> {
+        let (datasets, imports, chunks, objects) =
+            try_join!(self.datasets(weight), self.imports(weight), self.chunks(weight), self.objects(weight))?;
+        Ok(Importing { datasets, imports, chunks, objects })
     }
 
     /// The voters' secret: the configured one, or that which the embedded log keeps.
@@ -462,7 +519,7 @@ macro_rules! ports {
     )*};
 }
 
-ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Objects);
+ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue Objects);
 
 /// The archive on kept connections, the one on new ones, and the datasets.
 type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);
@@ -572,6 +629,22 @@ impl Servers {
         }
         #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read, {connections}")
+    }
+
+    async fn open_imports(&self, connections: u32) -> Result<Arc<dyn Imports>, NotOpen> {
+        #[cfg(feature = "mongo")]
+        return Ok(Arc::new(crate::mongo::MongoImports::new(
+            &crate::mongo::Place::of(&self.book, connections).await?.connect().await?,
+        )));
+        #[cfg(not(feature = "mongo"))]
+        unreachable!("refused when the configuration was read, {connections}")
+    }
+
+    async fn open_chunks(&self) -> Result<Arc<dyn ChunkQueue>, NotOpen> {
+        #[cfg(feature = "kafka")]
+        return Ok(Arc::new(crate::kafka::KafkaChunks::connect(&self.queue).await?));
+        #[cfg(not(feature = "kafka"))]
+        unreachable!("refused when the configuration was read")
     }
 
     fn open_answers(&self, bytes: usize) -> Result<Arc<dyn Answers>, NotOpen> {

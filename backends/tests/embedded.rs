@@ -9,7 +9,7 @@ use backends::Stores;
 use serde_json::json;
 use service::{Config, Health, health::Weight};
 use tempfile::TempDir;
-use votes::{Answers, Archive, Book, Datasets, Objects, Tallies, VoteFeed, VoteQueue};
+use votes::{Answers, Archive, Book, ChunkQueue, Datasets, Imports, Objects, Tallies, VoteFeed, VoteQueue};
 
 fn config(folder: &TempDir) -> Config {
     // Flags win over the environment, which may name the servers of the other tests.
@@ -69,6 +69,26 @@ mod direct {
     }
 
     votes::archive_conformance!(open_archive: votes_come_newest_first any_name_is_found pages_by_cursor_are_the_whole_answer);
+}
+
+mod imports {
+    use super::*;
+
+    async fn open_imports() -> (Arc<dyn Imports>, TempDir) {
+        let (stores, folder) = open();
+        (stores.imports(Weight::Vital).await.unwrap(), folder)
+    }
+
+    votes::imports_conformance!(open_imports);
+
+    async fn open_chunks() -> ([Arc<dyn ChunkQueue>; 2], Option<Arc<dyn Imports>>, TempDir) {
+        let (stores, folder) = open();
+        let (imports, chunks) =
+            (stores.imports(Weight::Vital).await.unwrap(), stores.chunks(Weight::Vital).await.unwrap());
+        ([Arc::clone(&chunks), chunks], Some(imports), folder)
+    }
+
+    votes::chunks_conformance!(open_chunks);
 }
 
 mod datasets {

@@ -18,7 +18,10 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use votes::{Assignment, Offset, Partition, VoteFeed, VoteQueue, conformance::vote};
+use votes::{
+    Assignment, ChunkQueue, Imports, Offset, Partition, VoteFeed, VoteQueue,
+    conformance::{imports::import, vote},
+};
 
 /// The stores with a topic of the test's own.
 fn stores() -> Stores {
@@ -47,6 +50,36 @@ mod reader {
     }
 
     votes::log_conformance!(open_log);
+}
+
+/// What workers see of imports' chunks.
+mod chunks {
+    use super::*;
+
+    async fn open_chunks() -> ([Arc<dyn ChunkQueue>; 2], Option<Arc<dyn Imports>>, ()) {
+        let stores = stores();
+        ([stores.chunks(Weight::Vital).await.unwrap(), stores.chunks(Weight::Vital).await.unwrap()], None, ())
+    }
+
+    votes::chunks_conformance!(open_chunks);
+
+    /// A worker that has ended without a word: what it had taken comes to another.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_chunk_of_a_worker_that_is_gone_comes_to_another() {
+        let stores = stores();
+        let (gone, other) = (stores.chunks(Weight::Vital).await.unwrap(), stores.chunks(Weight::Vital).await.unwrap());
+        let (_, chunks) = import(24);
+        gone.publish(&chunks).await.unwrap();
+        let taken = gone.next().await.unwrap();
+        drop(gone);
+        let mut came = BTreeSet::new();
+        while came.len() < chunks.len() {
+            let chunk = timeout(SOON, other.next()).await.unwrap().unwrap();
+            other.settle().await.unwrap();
+            came.insert(chunk.number);
+        }
+        assert!(came.contains(&taken.number));
+    }
 }
 
 /// How long anything may take.

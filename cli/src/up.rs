@@ -143,13 +143,24 @@ impl System {
     async fn results(self, grpc: TcpListener, latch: Latch) -> Outcome {
         let open = async {
             let (stores, weight) = (&self.stores, Weight::Helpful);
-            try_join!(stores.tallies(weight), stores.reading(weight), stores.reader(weight))
+            try_join!(
+                stores.tallies(weight),
+                stores.reading(weight),
+                stores.importing(weight),
+                stores.queue(weight),
+                stores.reader(weight)
+            )
         };
-        let Some((tallies, reading, feed)) = self.opened(open).await? else { return Ok(()) };
+        let Some((tallies, reading, importing, queue, feed)) = self.opened(open).await? else { return Ok(()) };
         self.metrics.collect(results::standings(Arc::clone(&self.contests), Arc::clone(&tallies)));
-        let sources = results::Sources { contests: self.contests, tallies, reading, feed, token: self.token };
+        let door = Door::new(DoorKind::Import, Arc::clone(&self.contests), self.secret, Arc::clone(&queue));
+        let sources =
+            results::Sources { contests: self.contests, tallies, reading, feed, importing, door, token: self.token };
         let limits = results::Limits::of(&self.config);
-        Ok(results::run_with(limits, self.config.results, grpc, sources, self.shutdown, move |_| drop(latch)).await?)
+        let address = self.config.results;
+        let outcome = results::run_with(limits, address, grpc, sources, self.shutdown, move |_| drop(latch)).await;
+        queue.flush().await;
+        Ok(outcome?)
     }
 
     async fn consumer(self, leave: CancellationToken, latch: Latch) -> Outcome {

@@ -1,4 +1,4 @@
-//! The read side of Ovation: how contests stand, live, and every vote that was counted.
+//! The read side of Ovation: how contests stand, live, every vote that was counted, and datasets that are imported.
 //!
 //! | idea | file |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | the votes themselves, and datasets, as people ask for them | `book.rs`, `datasets.rs` |
 //! | how a question is asked, and the forms of its answer | `question.rs`, `answer.rs` |
 //! | the three ways to an answer, and what is kept of them | `reading.rs`, `popularity.rs` |
+//! | files that become datasets or votes | `import/` |
 //! | who may ask | `access.rs` |
 //! | up to when nothing is still to be counted | `settled.rs` |
 //! | a request's query, read strictly | `parameters.rs` |
@@ -24,6 +25,7 @@ mod answer;
 mod book;
 mod datasets;
 mod grpc;
+mod import;
 mod metrics;
 mod openapi;
 mod page;
@@ -49,7 +51,7 @@ use service::{
 };
 use tokio::net::TcpListener;
 
-use crate::{access::Access, reading::Reader, stores::Stores, watch::Watch};
+use crate::{access::Access, import::Importer, reading::Reader, stores::Stores, watch::Watch};
 pub use crate::{metrics::standings, stores::Sources};
 
 /// How much is served, and how often.
@@ -107,12 +109,16 @@ pub async fn run_with(
     bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
     let leaving = shutdown.child_token();
+    let (importing, door) = (sources.importing.clone(), sources.door.clone());
     let (access, answers) = (Access::new(sources.token.clone()), Arc::clone(&sources.reading.answers));
     let stores = Arc::new(Stores::new(sources, limits.read_pool));
     let watch = Watch::new(Arc::clone(&stores), limits, leaving.clone());
     let reader = Reader::new(Arc::clone(&stores), answers);
+    let importer = Importer::new(importing, door);
+    tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().work()));
+    tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().tend()));
     tokio::spawn(leaving.clone().run_until_cancelled_owned(reader.clone().keep_popular()));
-    let rocket = stage(limits, Arc::clone(&stores), watch.clone()).manage(access).manage(reader);
+    let rocket = stage(limits, Arc::clone(&stores), watch.clone()).manage(access).manage(reader).manage(importer);
     let http = async {
         let _end_grpc = leaving.clone().drop_guard();
         http::serve("results", rocket, address, leaving.clone(), bound).await
@@ -143,6 +149,10 @@ fn routes() -> Vec<Route> {
         datasets::datasets,
         datasets::find_rows,
         reading::invalidate,
+        import::routes::import_dataset,
+        import::routes::remove_dataset,
+        import::routes::import_votes,
+        import::routes::import,
         openapi::document,
     ]
 }

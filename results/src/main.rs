@@ -13,6 +13,7 @@ use service::{
     program::{self, Outcome},
 };
 use tokio::try_join;
+use votes::{Door, DoorKind};
 
 /// The admin port of this program, beside the others on one machine.
 const ADMIN_PORT: u16 = 9104;
@@ -52,13 +53,25 @@ async fn serve(context: Context) -> Outcome {
     let Context { config, health, metrics, shutdown, starting } = context;
     let (contests, token) = (config.contests()?, config.read_token()?);
     let stores = Stores::open(&config, &health)?;
+    let secret = stores.secret(&contests)?;
     let open = async {
-        try_join!(stores.tallies(Weight::Vital), stores.reading(Weight::Helpful), stores.reader(Weight::Helpful))
+        try_join!(
+            stores.tallies(Weight::Vital),
+            stores.reading(Weight::Helpful),
+            stores.importing(Weight::Helpful),
+            stores.queue(Weight::Helpful),
+            stores.reader(Weight::Helpful)
+        )
     };
-    let Some((tallies, reading, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
+    let Some((tallies, reading, importing, queue, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else {
+        return Ok(());
+    };
     metrics.collect(results::standings(Arc::clone(&contests), Arc::clone(&tallies)));
-    let sources = Sources { contests, tallies, reading, feed, token };
+    let door = Door::new(DoorKind::Import, Arc::clone(&contests), secret, Arc::clone(&queue));
+    let sources = Sources { contests, tallies, reading, feed, importing, door, token };
     let limits = Limits::of(&config);
     let grpc = program::listen("results_grpc", config.results_grpc).await?;
-    Ok(results::run_with(limits, config.results, grpc, sources, shutdown, move |_| drop(starting)).await?)
+    let outcome = results::run_with(limits, config.results, grpc, sources, shutdown, move |_| drop(starting)).await;
+    queue.flush().await;
+    Ok(outcome?)
 }

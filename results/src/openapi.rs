@@ -10,7 +10,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use crate::{albums, book, datasets, rates, reading, stream, tally};
+use crate::{albums, book, datasets, import::routes, rates, reading, stream, tally};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,7 +25,11 @@ use crate::{albums, book, datasets, rates, reading, stream, tally};
         book::find_votes,
         datasets::datasets,
         datasets::find_rows,
-        reading::invalidate
+        reading::invalidate,
+        routes::import_dataset,
+        routes::remove_dataset,
+        routes::import_votes,
+        routes::import
     ),
     modifiers(&Token)
 )]

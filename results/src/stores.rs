@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use backends::Reading;
+use backends::{Importing, Reading};
 use futures::future::try_join_all;
 use rocket::http::Status;
 use service::{http::Problem, token::ReadToken};
 use tokio::{sync::Semaphore, time::timeout};
 use votes::{
-    AlbumVotes, ContestId, Contests, Dataset, DatasetId, Found, Offset, Partition, RateWindow, Reason, Refusal,
+    AlbumVotes, ContestId, Contests, Dataset, DatasetId, Door, Found, Offset, Partition, RateWindow, Reason, Refusal,
     StoreError, TOP_BANDS, Table, Tallies, UnixMillis, VoteFeed, Window, query::Query,
 };
 
@@ -53,6 +53,10 @@ pub struct Sources {
     pub reading: Reading,
     /// The vote log, asked only for where it ends: how many votes have been accepted.
     pub feed: Arc<dyn VoteFeed>,
+    /// What importing files needs.
+    pub importing: Importing,
+    /// The way of imported votes to the log.
+    pub door: Door,
     /// Who may read single votes and datasets; anybody if there is none.
     pub token: Option<ReadToken>,
 }

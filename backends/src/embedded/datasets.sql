@@ -22,3 +22,20 @@ CREATE TABLE meta (
 
 -- The greatest version of datasets that were deleted.
 INSERT INTO meta VALUES ('last_version', 0);
+
+-- Files that are imported, or were. `import` is a JSON object.
+CREATE TABLE imports (
+    id         TEXT    NOT NULL PRIMARY KEY, -- a UUID
+    import     TEXT    NOT NULL,
+    is_loading INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Their chunks. `chunk`, and `loaded`, what became of one, are JSON objects; an undone one has no `loaded`.
+CREATE TABLE chunks (
+    import  TEXT    NOT NULL,
+    number  INTEGER NOT NULL,
+    chunk   TEXT    NOT NULL,
+    done_at INTEGER, -- Unix milliseconds
+    loaded  TEXT,
+    PRIMARY KEY (import, number)
+) STRICT, WITHOUT ROWID;

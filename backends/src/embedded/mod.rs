@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `log.db` | the vote log: records by partition and offset, and dead letters | [`log`] |
 //! | `count.db` | the book and the tallies with their positions | [`book`], [`tallies`] |
-//! | `datasets.db` | datasets, and which questions are popular | [`datasets`], [`answers`] |
+//! | `datasets.db` | datasets, imports, and which questions are popular | [`datasets`], [`imports`], [`answers`] |
 //! | `secret` | what voters are hashed with | [`folder`] |
 //! | `lock` | locked by the one process that may write | [`folder`] |
 //!
@@ -21,6 +21,7 @@ mod checkpoint;
 mod database;
 mod datasets;
 mod folder;
+mod imports;
 mod log;
 mod summary;
 mod tallies;
@@ -28,11 +29,12 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
-use votes::{Answers, Archive, Book, Datasets, Tallies, VoteFeed, VoteQueue, VoterSecret};
+use votes::{Answers, Archive, Book, ChunkQueue, Datasets, Imports, Tallies, VoteFeed, VoteQueue, VoterSecret};
 
 use self::{
     database::{Database, Readers},
     folder::Folder,
+    imports::EmbeddedImports,
     log::Log,
 };
 use crate::{
@@ -59,6 +61,7 @@ struct Archives {
     count: Arc<Readers>,
     datasets: Arc<Readers>,
     writer: writer::Tasks,
+    imports: Arc<EmbeddedImports>,
 }
 
 impl Embedded {
@@ -73,11 +76,9 @@ impl Embedded {
         let book = book::EmbeddedBook::new(count_db.readers(), Some(count.clone()));
         let tallies = tallies::EmbeddedTallies::new(count_db.readers(), Some(count))?;
         let datasets_db = Database::open(&folder, &DATASETS_SCHEMA)?;
-        let archives = Archives {
-            count: count_db.readers(),
-            datasets: datasets_db.readers(),
-            writer: writer::Tasks::new("datasets", &datasets_db)?,
-        };
+        let writer = writer::Tasks::new("datasets", &datasets_db)?;
+        let imports = Arc::new(EmbeddedImports::new(datasets_db.readers(), writer.clone()));
+        let archives = Archives { count: count_db.readers(), datasets: datasets_db.readers(), writer, imports };
         Ok(Self {
             log: Arc::new(log),
             book: Arc::new(MeteredBook::new(Arc::new(book))),
@@ -128,9 +129,17 @@ impl Embedded {
         Some(Arc::new(datasets::EmbeddedDatasets::new(Arc::clone(datasets), writer.clone())))
     }
 
+    pub(crate) fn imports(&self) -> Option<Arc<dyn Imports>> {
+        Some(Arc::clone(&self.archives.as_ref()?.imports) as Arc<dyn Imports>)
+    }
+
+    pub(crate) fn chunks(&self) -> Option<Arc<dyn ChunkQueue>> {
+        Some(Arc::clone(&self.archives.as_ref()?.imports) as Arc<dyn ChunkQueue>)
+    }
+
     /// Where answers are kept, at most so many bytes of them.
     pub(crate) fn answers(&self, bytes: usize) -> Option<Arc<dyn Answers>> {
-        let Archives { count, datasets, writer } = self.archives.as_ref()?;
+        let Archives { count, datasets, writer, .. } = self.archives.as_ref()?;
         let answers = answers::EmbeddedAnswers::new(Arc::clone(count), Arc::clone(datasets), writer.clone(), bytes);
         Some(Arc::new(answers))
     }

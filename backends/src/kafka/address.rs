@@ -112,6 +112,11 @@ impl Address {
         format!("{}.dead", self.topic)
     }
 
+    /// The topic of imports' chunks.
+    pub(super) fn chunks_topic(&self) -> String {
+        format!("{}.imports", self.topic)
+    }
+
     /// The consumers' group: the same for every consumer of this log, for ever.
     pub(super) fn group(&self) -> String {
         format!("ovation-{}", self.topic)

@@ -11,11 +11,13 @@
 //! | [`identity`] | which log is behind the topic's name: notices one that was made anew |
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
+//! | [`chunks`] | the topic of imports' chunks |
 //! | [`expire`] | letting go of what is counted |
 //! | `errors` | tried: what a door answers to each error of a broker |
 //! | `lost` | tried: clients that forget all brokers |
 
 mod address;
+mod chunks;
 mod dead;
 #[cfg(test)]
 mod errors;
@@ -50,6 +52,7 @@ use address::Address;
 
 use crate::open::NotOpen;
 
+pub(crate) use chunks::KafkaChunks;
 pub(crate) use feed::KafkaFeed;
 pub(crate) use group::has_consumers;
 pub(crate) use queue::KafkaQueue;

@@ -20,6 +20,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// Brokers among which copies are worth having; more copies cost more than they gain.
 const USUAL_REPLICATION: u16 = 3;
 
+/// How long chunks may wait for a worker. Those that nobody took are published anew.
+const CHUNKS_KEPT: Duration = Duration::from_hours(7 * 24);
+
 /// A topic as it was found.
 #[derive(Clone, Debug)]
 pub(super) struct Topic {
@@ -73,23 +76,42 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
     let brokers = brokers(address)?;
     let admin = admin(address)?;
     let replication = wanted_replication(address, brokers);
-    let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     if replication > brokers {
         // Those of a cluster that starts come one after the other.
         return Err(NotOpen::Unreachable(format!(
             "{replication} copies are wanted and there are {brokers} brokers; start more brokers, or give ?replication={brokers}"
         )));
     }
-    let retention = address.retention.map_or("-1".to_owned(), |kept| kept.as_millis().to_string());
+    let kept = address.retention.map_or("-1".to_owned(), |kept| kept.as_millis().to_string());
+    let topics = [address.topic.clone(), address.dead_topic()].map(|name| (name, kept.clone()));
+    make(&admin, address, replication, &topics).await?;
+    look(&admin, address, replication).await
+}
+
+/// Makes the topic of imports' chunks if it is missing. How it is decides nothing.
+pub(super) async fn ensure_chunks(address: &Address) -> Result<(), NotOpen> {
+    let brokers = brokers(address)?;
+    let replication = wanted_replication(address, brokers).min(brokers);
+    let topic = (address.chunks_topic(), CHUNKS_KEPT.as_millis().to_string());
+    make(&admin(address)?, address, replication, &[topic]).await
+}
+
+/// Makes those of the topics that are missing, each with how long its records are kept.
+async fn make(
+    admin: &AdminClient<Voice>,
+    address: &Address,
+    replication: u16,
+    topics: &[(String, String)],
+) -> Result<(), NotOpen> {
+    let min_insync = address.min_insync.unwrap_or(replication.saturating_sub(1).max(1));
     let min_insync_text = min_insync.to_string();
     let segment = address.segment_bytes.to_string();
-    let names = [address.topic.clone(), address.dead_topic()];
-    let topics = names.iter().map(|name| {
+    let topics = topics.iter().map(|(name, retention)| {
         NewTopic::new(name, i32::from(address.partitions), TopicReplication::Fixed(i32::from(replication)))
             .set("min.insync.replicas", &min_insync_text)
             .set("unclean.leader.election.enable", "false")
             .set("cleanup.policy", "delete")
-            .set("retention.ms", &retention)
+            .set("retention.ms", retention)
             .set("retention.bytes", "-1")
             .set("segment.bytes", &segment)
             .set("message.timestamp.type", "CreateTime")
@@ -102,7 +124,7 @@ pub(super) async fn ensure(address: &Address) -> Result<Topic, NotOpen> {
             Err((name, error)) => return Err(NotOpen::Unreachable(format!("topic {name} can't be made: {error}"))),
         }
     }
-    look(&admin, address, replication).await
+    Ok(())
 }
 
 /// Copies that each partition should have.

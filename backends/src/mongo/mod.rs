@@ -6,6 +6,7 @@
 //! | [`book`] | the port that counting needs |
 //! | [`archive`] | people's questions |
 //! | [`datasets`] | datasets |
+//! | [`imports`] | what is known of imports |
 //! | [`insert`] | many batches in one command |
 //! | [`document`] | a vote as a document and back |
 //! | [`summary`] | what expired votes came to |
@@ -18,6 +19,7 @@ mod book;
 mod connect;
 mod datasets;
 mod document;
+mod imports;
 mod insert;
 mod summary;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use votes::StoreError;
 pub(crate) use archive::{DirectArchive, MongoArchive, Place};
 pub(crate) use book::MongoBook;
 pub(crate) use datasets::MongoDatasets;
+pub(crate) use imports::MongoImports;
 
 /// How long any call may take. The driver itself waits for ever for an answer from a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(8);

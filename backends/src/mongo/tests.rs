@@ -20,13 +20,13 @@ use tokio::{
 };
 use uuid::Uuid;
 use votes::{
-    Advanced, Archive, BallotKey, Book, Checkpoint, Datasets, LoggedVote, Offset, Partition, Store, Table,
+    Advanced, Archive, BallotKey, Book, Checkpoint, Datasets, Imports, LoggedVote, Offset, Partition, Store, Table,
     conformance::{NOON, key, logged, vote_id},
     query::{Query, Schema},
 };
 
 use super::{
-    DirectArchive, MongoArchive, MongoBook, MongoDatasets, Place,
+    DirectArchive, MongoArchive, MongoBook, MongoDatasets, MongoImports, Place,
     document::of_vote,
     insert::{duplicates, refused},
 };
@@ -128,6 +128,18 @@ mod direct {
     }
 
     votes::archive_conformance!(open: votes_come_newest_first any_name_is_found pages_by_cursor_are_the_whole_answer);
+}
+
+mod imports {
+    use super::*;
+
+    async fn open() -> (Arc<dyn Imports>, Scratch) {
+        let scratch = Scratch::new();
+        let databases = Place::of(&scratch.url(), 4).await.unwrap().connect().await.unwrap();
+        (Arc::new(MongoImports::new(&databases)), scratch)
+    }
+
+    votes::imports_conformance!(open);
 }
 
 mod datasets {

@@ -55,7 +55,7 @@ impl ObjectStorage {
         match within(CALL, self.probe.get_range(&Path::from(NOBODYS), 0..1)).await {
             Ok(_) => Ok(()),
             // There is no such object, and whoever may list a bucket is told that.
-            Err(error @ Error::NotFound { .. }) if !in_full(&error).contains("NoSuchBucket") => Ok(()),
+            Err(error @ Error::NotFound { .. }) if !is_bucket_missing(&error) => Ok(()),
             Err(error) => Err(failed(&self.place.to_string(), &error)),
         }
     }
@@ -73,6 +73,10 @@ impl ObjectStorage {
             ])),
         }
     }
+}
+
+fn is_bucket_missing(error: &Error) -> bool {
+    in_full(error).contains("NoSuchBucket")
 }
 
 /// Whether a folder, or the next one above it that is there, can be written.
@@ -105,19 +109,23 @@ impl Objects for ObjectStorage {
         Ok(Box::new(Writer::new(url, upload)))
     }
 
-    async fn read(&self, name: &str, bytes: Range<u64>) -> Result<Vec<u8>, StoreError> {
+    async fn read(&self, name: &str, bytes: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
         let (url, path) = (self.url(name), self.path(name)?);
         let short =
             |there: u64| StoreError::new(STORE, format!("{url}: it ends at byte {there}, before {}", bytes.end));
-        if bytes.is_empty() {
-            // Stores refuse to read nothing.
-            let there = within(CALL, self.store.head(&path)).await.map_err(|error| failed(&url, &error))?.size;
-            return if bytes.end <= there { Ok(Vec::new()) } else { Err(short(there)) };
+        // Stores refuse to read nothing.
+        let read = if bytes.is_empty() {
+            within(CALL, self.store.head(&path)).await.map(|object| (object.size.min(bytes.end), Vec::new()))
+        } else {
+            let read = within(TRANSFER, self.store.get_range(&path, bytes.clone())).await;
+            read.map(|read| (bytes.start + read.len() as u64, read.into()))
+        };
+        match read {
+            Ok((there, read)) if there == bytes.end => Ok(Some(read)),
+            Ok((there, _)) => Err(short(there)),
+            Err(error @ Error::NotFound { .. }) if !is_bucket_missing(&error) => Ok(None),
+            Err(error) => Err(failed(&url, &error)),
         }
-        let read =
-            within(TRANSFER, self.store.get_range(&path, bytes.clone())).await.map_err(|error| failed(&url, &error))?;
-        let there = bytes.start + read.len() as u64;
-        if there == bytes.end { Ok(read.into()) } else { Err(short(there)) }
     }
 
     async fn remove(&self, name: &str) -> Result<(), StoreError> {

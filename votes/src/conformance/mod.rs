@@ -23,6 +23,7 @@ pub mod archive;
 pub mod book;
 pub mod counting;
 pub mod datasets;
+pub mod imports;
 pub mod log;
 pub mod objects;
 pub mod tallies;

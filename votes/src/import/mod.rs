@@ -164,3 +164,7 @@ pub struct BadRow {
     /// What is wrong.
     pub problem: String,
 }
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}

@@ -2,7 +2,7 @@
 
 use csv_core::{ReadRecordResult, Reader};
 
-use super::Chunk;
+use super::{Chunk, newlines};
 
 /// A row of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Iterator for Rows<'_> {
 impl Rows<'_> {
     fn pass(&mut self, length: usize) {
         let (passed, rest) = self.bytes.split_at(length);
-        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line += newlines(passed);
         self.bytes = rest;
     }
 
@@ -80,10 +80,10 @@ impl Rows<'_> {
         }
         let text = str::from_utf8(&self.text[..length]).ok();
         let cells = text.and_then(|text| cells(text, &self.ends[..fields])).ok_or("it is not in UTF-8")?;
-        match cells.iter().any(|cell| cell.contains('\0')) {
-            true => Err("a cell has the character U+0000".to_owned()),
-            false => Ok(cells),
+        if cells.iter().any(|cell| cell.contains('\0')) {
+            return Err("a cell has the character U+0000".to_owned());
         }
+        Ok(cells)
     }
 }
 

@@ -3,10 +3,10 @@
 use csv_core::{ReadRecordResult, Reader};
 use sha2::{Digest, Sha256};
 
-use super::{Chunk, Contents, ImportId};
+use super::{Chunk, Contents, ImportId, newlines};
 use crate::Dataset;
 
-/// A chunk ends with the record that reaches this many bytes.
+/// A chunk ends with the record that reaches this many bytes, if nothing else is said.
 const CHUNK_BYTES: u64 = 2 << 20;
 
 /// The longest record, in bytes.
@@ -32,6 +32,7 @@ pub struct Splitter {
     mark: usize,
     columns: Option<Vec<String>>,
     rows: u64,
+    chunk_bytes: u64,
     chunks: Vec<Cut>,
 }
 
@@ -57,29 +58,29 @@ struct Record {
 
 impl Default for Splitter {
     fn default() -> Self {
+        Self::with_chunks_of(CHUNK_BYTES)
+    }
+}
+
+impl Splitter {
+    /// Cuts a file into chunks that end with the record that reaches this many bytes.
+    pub fn with_chunks_of(bytes: u64) -> Self {
+        let record =
+            Record { text: vec![0; 4_096], ends: vec![0; 64], text_length: 0, fields: 0, length: 0, begin: 0, line: 1 };
         Self {
             reader: Reader::new(),
-            record: Record {
-                text: vec![0; 4_096],
-                ends: vec![0; 64],
-                text_length: 0,
-                fields: 0,
-                length: 0,
-                begin: 0,
-                line: 1,
-            },
+            record,
             digest: Sha256::new(),
             at: 0,
             line: 1,
             mark: 0,
             columns: None,
             rows: 0,
+            chunk_bytes: bytes,
             chunks: Vec::new(),
         }
     }
-}
 
-impl Splitter {
     /// Reads the next bytes of the file.
     ///
     /// # Errors
@@ -120,7 +121,7 @@ impl Splitter {
                 first_line,
             })
             .collect();
-        let digest = self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = self.digest.finalize().iter().fold(String::new(), |digest, byte| digest + &format!("{byte:02x}"));
         let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
         Ok((Contents { digest, bytes: self.at, columns, rows: self.rows, chunks: count }, chunks))
     }
@@ -185,7 +186,7 @@ impl Splitter {
             self.columns = Some(names(text, &ends[..*fields])?);
         } else {
             match self.chunks.last_mut() {
-                Some(cut) if cut.end - cut.begin < CHUNK_BYTES => cut.end = self.at,
+                Some(cut) if cut.end - cut.begin < self.chunk_bytes => cut.end = self.at,
                 _ => self.chunks.push(Cut { begin: *begin, end: self.at, first_row: self.rows, first_line: *line }),
             }
             self.rows += 1;
@@ -197,7 +198,7 @@ impl Splitter {
     /// Goes over bytes of the file.
     fn pass(&mut self, bytes: &[u8]) {
         self.at += bytes.len() as u64;
-        self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line += newlines(bytes);
     }
 }
 

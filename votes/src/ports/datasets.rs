@@ -43,6 +43,28 @@ impl DatasetId {
     }
 }
 
+impl DatasetId {
+    /// The name that a file's name gives: `Ballots 2026.csv` is `ballots-2026`. `None` if nothing of it can be in one.
+    pub fn of_file(name: &str) -> Option<Self> {
+        let stem = name.rsplit(['/', '\\']).next().unwrap_or(name);
+        let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| if stem.is_empty() { name } else { stem });
+        let kept = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let text: String = stem.chars().map(kept).collect();
+        let words: Vec<&str> = text.split('-').filter(|word| !word.is_empty()).collect();
+        let mut slug = words.join("-");
+        slug.truncate(63);
+        slug.trim_end_matches('-').parse().ok()
+    }
+
+    /// This name and a number: `ballots-2`.
+    pub fn numbered(&self, number: u32) -> Option<Self> {
+        let end = format!("-{number}");
+        let name = self.as_str();
+        let kept = name.len().min(63 - end.len());
+        format!("{}{end}", name[..kept].trim_end_matches('-')).parse().ok()
+    }
+}
+
 impl FromStr for DatasetId {
     type Err = &'static str;
 
@@ -112,4 +134,27 @@ pub struct DatasetRow {
     pub number: u64,
     /// A text for each column, without the character U+0000.
     pub cells: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gives_its_dataset_a_name() {
+        for (file, name) in [
+            ("Ballots 2026.csv", Some("ballots-2026")),
+            ("/home/me/votes.final.CSV", Some("votes-final")),
+            ("C:\\data\\__b\u{e4}nds__.csv", Some("b-nds")),
+            ("\u{e4}.csv", None),
+            (".csv", Some("csv")),
+            ("", None),
+        ] {
+            assert_eq!(DatasetId::of_file(file).as_ref().map(DatasetId::as_str), name, "{file}");
+        }
+        let long = DatasetId::of_file(&"ab-".repeat(40)).unwrap();
+        assert_eq!(long.as_str().len(), 62);
+        assert_eq!(long.numbered(12).unwrap().as_str(), format!("{}ab-12", "ab-".repeat(19)));
+        assert_eq!("a".parse::<DatasetId>().unwrap().numbered(2).unwrap().as_str(), "a-2");
+    }
 }

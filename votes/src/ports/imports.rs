@@ -47,6 +47,15 @@ pub struct ImportProgress {
     pub loaded: Loaded,
 }
 
+impl ImportProgress {
+    /// Adds a chunk, in the order of their numbers.
+    pub fn add(&mut self, done_at: UnixMillis, loaded: Loaded) {
+        self.chunks += 1;
+        self.last_done_at = self.last_done_at.max(Some(done_at));
+        self.loaded.add(loaded);
+    }
+}
+
 /// The way of chunks to workers: each comes to one of them.
 #[async_trait]
 pub trait ChunkQueue: Store {

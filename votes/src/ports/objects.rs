@@ -13,11 +13,11 @@ pub trait Objects: Store {
     /// Begins to write an object. It is there, whole, once its writer has [finished](ObjectWriter::finish), and not before.
     async fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError>;
 
-    /// A part of an object.
+    /// A part of an object. `None` if there is no such object.
     ///
     /// # Errors
-    /// Also if the object, or a part of that part, is not there.
-    async fn read(&self, name: &str, bytes: Range<u64>) -> Result<Vec<u8>, StoreError>;
+    /// Also if the object ends before that part does.
+    async fn read(&self, name: &str, bytes: Range<u64>) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Deletes an object, if it is there.
     async fn remove(&self, name: &str) -> Result<(), StoreError>;

@@ -1,0 +1,83 @@
+//! Sees to imports that are loading: those that are done end, and what nobody works on is published anew.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use votes::{
+    StoreError, UnixMillis,
+    import::{Import, ImportId, ImportState, Target},
+};
+
+use super::{Importer, Patience};
+
+/// How often is looked, if nothing was done meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// After so long without a chunk that was done, those that are not are published anew: whoever should have published them may be
+/// gone. Twice as long each time, since a chunk that comes twice costs a look.
+const SILENCE: Duration = Duration::from_secs(20);
+const LONGEST_SILENCE: Duration = Duration::from_mins(10);
+
+/// So many chunks are published at a time.
+const CHUNKS: usize = 1_000;
+
+/// When an import was published anew by this process, and how long it waits before it does so again.
+type Published = HashMap<ImportId, (Instant, Duration)>;
+
+impl Importer {
+    /// Tends until it is dropped.
+    pub(crate) async fn tend(self) {
+        let (mut published, mut patience) = (Published::new(), Patience::default());
+        loop {
+            let _ = timeout(LOOK, self.0.progress.notified()).await;
+            match self.look(&mut published).await {
+                Ok(()) => patience.restore(),
+                Err(error) => patience.wait(&error).await,
+            }
+        }
+    }
+
+    async fn look(&self, published: &mut Published) -> Result<(), StoreError> {
+        let loading = self.0.stores.imports.loading().await?;
+        published.retain(|id, _| loading.iter().any(|import| import.id == *id));
+        for import in &loading {
+            let progress = self.0.stores.imports.progress(import.id).await?;
+            if progress.chunks >= import.contents.chunks {
+                self.finish(import).await?;
+                continue;
+            }
+            let last = progress.last_done_at.unwrap_or(import.begun_at).max(import.begun_at);
+            let silence = UnixMillis::now().0.saturating_sub(last.0);
+            let silence = Duration::from_millis(u64::try_from(silence).unwrap_or_default());
+            let (at, wait) = published.get(&import.id).copied().unwrap_or((Instant::now() - silence, SILENCE));
+            if silence >= SILENCE && at.elapsed() >= wait {
+                let chunks = self.0.stores.imports.undone(import.id, CHUNKS).await?;
+                tracing::info!(import = %import.id, chunks = chunks.len(), "publishing chunks anew that nobody has done");
+                self.0.stores.chunks.publish(&chunks).await?;
+                published.insert(import.id, (Instant::now(), (wait * 2).min(LONGEST_SILENCE)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, import: &Import) -> Result<(), StoreError> {
+        let is_there = match &import.target {
+            Target::Votes { .. } => true,
+            Target::Dataset { dataset, generation } => {
+                let dataset = self.0.stores.datasets.describe(dataset).await?;
+                match dataset.filter(|found| found.generation == *generation) {
+                    Some(dataset) => self.0.stores.datasets.finish(&dataset).await?,
+                    None => false,
+                }
+            }
+        };
+        let state = if is_there {
+            ImportState::Done
+        } else {
+            ImportState::Failed { problem: "its dataset was removed".to_owned() }
+        };
+        self.0.stores.imports.end(import.id, &state).await?;
+        tracing::info!(import = %import.id, rows = import.contents.rows, "an import is done");
+        Ok(())
+    }
+}
