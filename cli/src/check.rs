@@ -1,6 +1,6 @@
 //! `ovation check`: whether a vote over each door is counted.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use proto::v1::{CastVoteRequest, vote_service_client::VoteServiceClient};
@@ -43,6 +43,9 @@ pub(crate) struct CheckArgs {
     /// How long all of it may take; doors that can't be reached are tried again until then
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration::parse)]
     timeout: Duration,
+    /// A file with the token that the results service asks for
+    #[arg(long, value_name = "FILE", env = "OVATION_READ_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -153,7 +156,7 @@ async fn counted(args: &CheckArgs, before: u64, votes: &[Acknowledged]) -> Resul
         votes: Vec<Receipt>,
     }
     let path = format!("/v1/votes?contest={}&name={}&limit=1000", args.contest, client::encode(&args.name));
-    let booked: Booked = client::get(&args.results, &path).await?;
+    let booked: Booked = client::get_as(args.token_file.as_deref(), &args.results, &path).await?;
     for vote in votes {
         if !booked.votes.iter().any(|booked| booked.vote_id == vote.receipt.vote_id) {
             return Err(format!("the vote {} of {} is not in the book", vote.receipt.vote_id, vote.url).into());

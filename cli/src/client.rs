@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     Request, StatusCode, Uri,
     body::Bytes,
@@ -49,16 +49,50 @@ pub(crate) async fn get_as<T: DeserializeOwned>(
     base: &str,
     path: &str,
 ) -> Result<T, ClientError> {
-    const VARIABLE: &str = "OVATION_READ_TOKEN";
-    let token = match (token_file, std::env::var(VARIABLE)) {
-        (Some(file), _) => Some(read_token(file)?),
-        (None, Ok(token)) => {
-            Some(ReadToken::new(&token).map_err(|problem| ClientError::Token(VARIABLE.to_owned(), problem))?)
-        }
-        (None, Err(_)) => None,
-    };
-    let (url, body) = succeeded(ask(base, path, None, token.as_ref()).await?)?;
+    let (url, body) = succeeded(ask(base, path, Sent::Nothing, token(token_file)?.as_ref()).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+/// Posts a body of this media type as it comes, with the token as [`get_as`] has it.
+pub(crate) async fn upload<T: DeserializeOwned>(
+    token_file: Option<&Path>,
+    base: &str,
+    path: &str,
+    media_type: &str,
+    body: Upload,
+) -> Result<T, ClientError> {
+    let sent = Sent::Body { media_type, body };
+    let (url, body) = succeeded(ask(base, path, sent, token(token_file)?.as_ref()).await?)?;
+    serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+/// A body that is larger than memory.
+pub(crate) type Upload = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What goes with a question.
+enum Sent<'a> {
+    Nothing,
+    Body { media_type: &'a str, body: Upload },
+}
+
+impl Sent<'_> {
+    fn json(json: String) -> Self {
+        let body = Full::new(Bytes::from(json)).map_err(|never| match never {}).boxed_unsync();
+        Self::Body { media_type: "application/json", body }
+    }
+}
+
+/// The token of a file, or of the environment.
+fn token(file: Option<&Path>) -> Result<Option<ReadToken>, ClientError> {
+    const VARIABLE: &str = "OVATION_READ_TOKEN";
+    match (file, std::env::var(VARIABLE)) {
+        (Some(file), _) => read_token(file).map(Some),
+        (None, Ok(token)) => {
+            let token = ReadToken::new(&token);
+            token.map(Some).map_err(|problem| ClientError::Token(VARIABLE.to_owned(), problem))
+        }
+        (None, Err(_)) => Ok(None),
+    }
 }
 
 fn read_token(path: &Path) -> Result<ReadToken, ClientError> {
@@ -69,12 +103,12 @@ fn read_token(path: &Path) -> Result<ReadToken, ClientError> {
 
 /// Gets `path` of the service at `base`: the whole URL, and the body as it is.
 pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    succeeded(ask(base, path, None, None).await?)
+    succeeded(ask(base, path, Sent::Nothing, None).await?)
 }
 
 /// Posts JSON to `path` of the service at `base`.
 pub(crate) async fn post<T: DeserializeOwned>(base: &str, path: &str, json: String) -> Result<T, ClientError> {
-    let (url, body) = succeeded(ask(base, path, Some(json), None).await?)?;
+    let (url, body) = succeeded(ask(base, path, Sent::json(json), None).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
@@ -89,15 +123,15 @@ fn succeeded((url, status, body): (String, StatusCode, Bytes)) -> Result<(String
 
 /// As [`get_bytes`], whatever the status is: where a body says the same in more words.
 pub(crate) async fn get_any(base: &str, path: &str) -> Result<(String, Bytes), ClientError> {
-    let (url, _, body) = ask(base, path, None, None).await?;
+    let (url, _, body) = ask(base, path, Sent::Nothing, None).await?;
     Ok((url, body))
 }
 
-/// Gets, or posts JSON.
+/// Gets, or posts.
 async fn ask(
     base: &str,
     path: &str,
-    json: Option<String>,
+    sent: Sent<'_>,
     token: Option<&ReadToken>,
 ) -> Result<(String, StatusCode, Bytes), ClientError> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
@@ -105,7 +139,7 @@ async fn ask(
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(ClientError::Url(base.to_owned()));
     };
-    let (status, body) = fetch(&uri, host, json, token)
+    let (status, body) = fetch(&uri, host, sent, token)
         .await
         .map_err(|error| ClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
     Ok((url, status, body))
@@ -114,7 +148,7 @@ async fn ask(
 async fn fetch(
     uri: &Uri,
     host: &str,
-    json: Option<String>,
+    sent: Sent<'_>,
     token: Option<&ReadToken>,
 ) -> Result<(StatusCode, Bytes), service::program::Failure> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -123,15 +157,15 @@ async fn fetch(
     let connection = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = uri.authority().map_or(host, |authority| authority.as_str());
-    let request = match &json {
-        None => Request::get(path),
-        Some(_) => Request::post(path).header(CONTENT_TYPE, "application/json"),
+    let (request, body) = match sent {
+        Sent::Nothing => (Request::get(path), Empty::new().map_err(|never| match never {}).boxed_unsync()),
+        Sent::Body { media_type, body } => (Request::post(path).header(CONTENT_TYPE, media_type), body),
     };
     let request = match token {
         Some(token) => request.header(AUTHORIZATION, token.authorization()),
         None => request,
     };
-    let request = request.header(HOST, authority).body(Full::new(Bytes::from(json.unwrap_or_default())))?;
+    let request = request.header(HOST, authority).body(body)?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();

@@ -8,6 +8,7 @@ mod dead;
 mod duration;
 mod exposition;
 mod flood;
+mod import;
 mod rate;
 mod replay;
 mod stats;
@@ -38,6 +39,7 @@ enum Command {
     Rate(rate::RateArgs),
     Stats(stats::StatsArgs),
     Votes(votes_query::VotesArgs),
+    Import(import::ImportArgs),
     Audit(audit::AuditArgs),
     Replay(replay::ReplayArgs),
     Dead(dead::DeadArgs),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Rate(args) => on_runtime(async { rate::run(args, stop_on_interrupt()).await }),
         Command::Stats(args) => on_runtime(async { stats::run(args, stop_on_interrupt()).await }),
         Command::Votes(args) => on_runtime(votes_query::run(args)),
+        Command::Import(args) => on_runtime(import::run(args)),
         Command::Audit(args) => on_runtime(audit::run(args)),
         Command::Replay(args) => on_runtime(replay::run(args)),
         Command::Dead(args) => on_runtime(dead::run(args)),

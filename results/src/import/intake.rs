@@ -24,6 +24,9 @@ const PIECE: usize = 256 << 10;
 /// How long a client may send nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long what follows is read of a form that is refused.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// So many names are tried for a dataset whose name is taken.
 const NAMES: u32 = 1_000;
 
@@ -74,22 +77,29 @@ impl Importer {
         })?;
         let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(MAX_FILE));
         let mut form = Multipart::with_constraints(arriving(body), boundary, limits);
-        let mut file = loop {
-            match form.next_field().await.map_err(broken)? {
-                Some(field) if field.file_name().is_some() => break field,
-                Some(field) => {
-                    let name = field.name().unwrap_or_default().to_owned();
-                    let detail = "is no file; what else there is to say is said in the query";
-                    return Err(Refusal::field(&name, detail).into());
-                }
-                None => return Err(Refusal::field("file", "is missing; the form has to have a file").into()),
+        let outcome = self.read(&mut form, wish).await;
+        if outcome.is_err() {
+            // Who still sends reads the answer sooner or later, if the connection is not closed before.
+            tokio::spawn(timeout(DRAIN, async move { while let Ok(Some(_)) = form.next_field().await {} }));
+        }
+        outcome
+    }
+
+    async fn read(&self, form: &mut Multipart<'static>, wish: Wish) -> Result<Import, Problem> {
+        let mut file = match form.next_field().await.map_err(broken)? {
+            Some(field) if field.file_name().is_some() => field,
+            Some(field) => {
+                let detail = "is no file; what else there is to say is said in the query";
+                return Err(Refusal::field(field.name().unwrap_or_default(), detail).into());
             }
+            None => return Err(Refusal::field("file", "is missing; the form has to have a file").into()),
         };
         let name = file.file_name().unwrap_or_default().to_owned();
         // Before gigabytes have come.
         let wish = self.resolve(wish, &name).await?;
         let id = ImportId::new();
         let (contents, chunks) = self.store(id, &mut file).await?;
+        drop(file);
         if form.next_field().await.map_err(broken)?.is_some() {
             return Err(Refusal::field("file", "is not all there is; one file at a time").into());
         }
@@ -206,7 +216,6 @@ fn taken(name: &DatasetId) -> Problem {
     Problem::plain(Status::Conflict, detail)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 fn bad(file: BadFile) -> Problem {
     Refusal::field("file", file).into()
 }

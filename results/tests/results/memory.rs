@@ -10,16 +10,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use backends::Reading;
+use backends::{Reading, Stores};
 use results::Sources;
-use service::token::ReadToken;
+use serde_json::json;
+use service::{Config, Health, health::Weight, token::ReadToken};
+use tempfile::TempDir;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::sleep,
 };
 use votes::{
     Added, AlbumVotes, Answers, Archive, Assignment, BandVotes, Batch, Bounds, ContestId, Contests, Counts, Dataset,
-    DatasetId, DatasetRow, Datasets, DeadLetter, DoorKind, Facts, Found, KeptAnswer, LoggedVote, Lookup, Offset,
+    DatasetId, DatasetRow, Datasets, DeadLetter, Door, DoorKind, Facts, Found, KeptAnswer, LoggedVote, Lookup, Offset,
     Others, Page, Partition, Place, RateWindow, Retention, Snapshot, Store, StoreError, Table, Tallies, Tally,
     UnixMillis, Vote, VoteFeed, VoteRequest, VoterSecret, Window,
     query::{Evaluated, Query, Row, Total, evaluate},
@@ -31,6 +33,7 @@ pub(crate) const PARTITIONS: u16 = 3;
 /// All stores of a test.
 pub(crate) struct Memory {
     data: Mutex<Data>,
+    folder: TempDir,
     tallies: watch::Sender<State>,
     /// Whether the archive fails.
     pub(crate) book_is_down: AtomicBool,
@@ -85,6 +88,7 @@ impl Memory {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             data: Mutex::default(),
+            folder: tempfile::tempdir().unwrap(),
             tallies: watch::Sender::new(State::default()),
             book_is_down: false.into(),
             book_is_large: false.into(),
@@ -101,10 +105,18 @@ impl Memory {
         })
     }
 
-    pub(crate) fn sources(self: &Arc<Self>, contests: &[&str], token: Option<ReadToken>) -> Sources {
+    pub(crate) async fn sources(self: &Arc<Self>, contests: &[&str], token: Option<ReadToken>) -> Sources {
         let contests = contests.iter().map(|id| (id.parse().unwrap(), votes::Contest::default())).collect();
+        let contests = Arc::new(Contests::new(contests));
+        // Importing is tried on stores of its own, which are one folder.
+        let embedded =
+            json!({ "data": self.folder.path(), "queue": "embedded:", "tally": "embedded:", "book": "embedded:" });
+        let stores = Stores::open(&Config::load(None, embedded, 0).unwrap(), &Health::default()).unwrap();
+        let queue = stores.queue(Weight::Vital).await.unwrap();
         Sources {
-            contests: Arc::new(Contests::new(contests)),
+            importing: stores.importing(Weight::Vital).await.unwrap(),
+            door: Door::new(DoorKind::Import, Arc::clone(&contests), None, queue),
+            contests,
             tallies: Arc::clone(self) as Arc<dyn Tallies>,
             reading: Reading {
                 pool: Arc::clone(self) as Arc<dyn Archive>,

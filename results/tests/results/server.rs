@@ -36,7 +36,7 @@ pub(crate) async fn start_on(memory: Arc<Memory>, limits: Limits, token: Option<
     let grpc = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let (sender, bound) = oneshot::channel();
-    let sources = memory.sources(&["bands", "quiet"], token);
+    let sources = memory.sources(&["bands", "quiet"], token).await;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let task = tokio::spawn(results::run_with(limits, any, listener, sources, shutdown.clone(), |address| {
         sender.send(address).unwrap();

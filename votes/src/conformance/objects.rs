@@ -71,11 +71,11 @@ pub async fn an_object_of_many_parts_is_whole(objects: TheObjects) {
     let pieces: Vec<Vec<u8>> = [first].into_iter().chain(second.chunks(70_001)).map(<[u8]>::to_vec).collect();
     write(&objects, "many/parts", &pieces).await;
     let end = all.len() as u64;
-    let mut read = Vec::new();
+    let mut whole = Vec::new();
     for from in (0..end).step_by(3_000_000) {
-        read.extend(read(&objects, "many/parts", from..end.min(from + 3_000_000)).await);
+        whole.extend(read(&objects, "many/parts", from..end.min(from + 3_000_000)).await);
     }
-    assert!(read == all, "another {} bytes than the {} that were written", read.len(), all.len());
+    assert!(whole == all, "another {} bytes than the {} that were written", whole.len(), all.len());
     assert!(objects.read("many/parts", end - 1..end + 1).await.is_err());
 }
 

@@ -1,0 +1,195 @@
+//! Files that are imported, end to end: every row once, whatever happens meanwhile, and a word for each row that is bad.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tests::{Addresses, Servers, System, command, json, wait_for};
+
+fn start(folder: &Path, flags: &[&str]) -> System {
+    System::start_with(&folder.join("data"), Addresses::free(), flags)
+}
+
+fn url(system: &System) -> String {
+    format!("http://{}", system.addresses.results)
+}
+
+fn get(system: &System, path: &str) -> Value {
+    ureq::get(format!("{}{path}", url(system))).call().unwrap().body_mut().read_json().unwrap()
+}
+
+fn import(system: &System, file: &Path, flags: &[&str]) -> Command {
+    let mut command = command();
+    command.arg("import").arg(file).args(["--url", &url(system)]).args(flags);
+    command
+}
+
+/// A file with rows of which each is another.
+fn ballots(path: &Path, rows: u32) {
+    let mut text = "\u{FEFF}Name,price,\"a note, of the night\"\r\n".to_owned();
+    for n in 0..rows {
+        write!(text, "Band {},{n},\"row {n},\r\n\"\"quoted\"\"\"\r\n", n % 7).unwrap();
+    }
+    fs::write(path, text).unwrap();
+}
+
+/// All rows of a dataset, by what only they have.
+fn prices(system: &System, dataset: &str) -> Vec<u32> {
+    let url = format!("{}/v1/datasets/{dataset}?fields=price&format=ndjson&allow_scan=true", url(system));
+    let text = ureq::get(&url).call().unwrap().body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
+    let price = |line: &str| serde_json::from_str::<Value>(line).unwrap()["price"].as_str().unwrap().parse().unwrap();
+    text.lines().map(price).collect()
+}
+
+fn shown(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+/// What holds wherever the stores are.
+fn files_become_datasets_and_votes(folder: &Path, system: &System) {
+    let file = folder.join("Ballots 2026.csv");
+    ballots(&file, 5_000);
+    let done = import(system, &file, &["--json"]).output().unwrap();
+    assert!(done.status.success(), "{}", shown(&done));
+    let done = json(&done);
+    assert_eq!((&done["dataset"], &done["loaded"], &done["bad"]), (&"ballots-2026".into(), &5_000.into(), &0.into()));
+    assert!(prices(system, "ballots-2026").into_iter().eq(0..5_000), "in the order of the file");
+    let found = get(system, "/v1/datasets/ballots-2026?price=gte:4998&NAME=like:band");
+    assert_eq!(found["rows"][1]["a note, of the night"], "row 4999,\r\n\"quoted\"");
+    let facts = get(system, &format!("/v1/imports/{}", done["import"].as_str().unwrap()));
+    assert_eq!((&facts["state"], &facts["chunks_done"]), (&"done".into(), &facts["chunks"]));
+
+    // The name is taken now.
+    let again = import(system, &file, &[]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(shown(&again).contains("if_exists=replace"), "{}", shown(&again));
+    let numbered = json(&import(system, &file, &["--if-exists", "number", "--json"]).output().unwrap());
+    assert_eq!(numbered["dataset"], "ballots-2026-2");
+    ballots(&file, 10);
+    assert!(import(system, &file, &["--if-exists", "replace"]).output().unwrap().status.success());
+    assert_eq!(prices(system, "ballots-2026").len(), 10);
+    ureq::delete(format!("{}/v1/datasets/ballots-2026-2", url(system))).call().unwrap();
+    assert_eq!(get(system, "/v1/datasets")["datasets"].as_array().unwrap().len(), 1);
+
+    let bad = folder.join("bad.csv");
+    fs::write(&bad, "name,year\nQueen,1975\nAbba\n\"two\nlines\",1\nlast,2\n").unwrap();
+    let told = import(system, &bad, &[]).output().unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    assert!(shown(&told).contains("line 3: it has 1 cells, and there are 2 columns"), "{}", shown(&told));
+    assert_eq!(get(system, "/v1/datasets/bad")["rows"].as_array().unwrap().len(), 3);
+
+    let latin = folder.join("latin.csv");
+    fs::write(&latin, b"name\nMot\xF6rhead\n").unwrap();
+    let told = import(system, &latin, &[]).output().unwrap();
+    assert!(shown(&told).contains("line 2 is not in UTF-8") && shown(&told).contains("iconv"), "{}", shown(&told));
+    assert_eq!(get(system, "/v1/datasets")["datasets"].as_array().unwrap().len(), 2, "nothing is made of it");
+
+    let votes = folder.join("paper.csv");
+    let rows = (0..3_000).map(|n| format!("Band {},{}\n", n % 7, 1970 + n % 50));
+    fs::write(&votes, format!("Name,Year\n{}Queen,never\n,1975\n", rows.collect::<String>())).unwrap();
+    for _ in 0..2 {
+        // The second time nothing is counted again.
+        let told = import(system, &votes, &["--as", "votes"]).output().unwrap();
+        assert_eq!(told.status.code(), Some(1));
+        let told = shown(&told);
+        assert!(told.contains("3,000 of 3,002 rows are votes for bands"), "{told}");
+        assert!(told.contains("line 3002: year: must be a number"), "{told}");
+        assert!(told.contains("line 3003: name: "), "{told}");
+        system.wait_until_counted();
+        let tally = get(system, "/v1/contests/bands/tally");
+        assert_eq!((&tally["total"], &tally["doors"]["import"]), (&3_000.into(), &3_000.into()));
+    }
+}
+
+#[test]
+fn files_are_imported_into_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = start(folder.path(), &[]);
+    files_become_datasets_and_votes(folder.path(), &system);
+    assert!(system.stop().0.success());
+    let audit = command().args(["audit", "--data"]).arg(folder.path().join("data")).output().unwrap();
+    assert!(audit.status.success(), "{}", shown(&audit));
+}
+
+#[test]
+fn files_are_imported_into_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = Servers::fresh();
+    let mut system = start(folder.path(), &servers.urls.flags());
+    files_become_datasets_and_votes(folder.path(), &system);
+    assert!(system.stop().0.success());
+}
+
+/// By the protocol of S3, on a server of its own.
+#[test]
+fn files_are_kept_in_a_bucket() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = Servers::fresh();
+    let bucket = std::env::var("OVATION_OBJECTS").expect("no S3: run `dev/stack up --s3 && export $(dev/stack env)`");
+    assert!(bucket.starts_with("s3://"), "{bucket}");
+    let objects = format!("{bucket}/{}", servers.name);
+    let flags = [&servers.urls.flags()[..], &["--objects", &objects]].concat();
+    let mut system = start(folder.path(), &flags);
+    files_become_datasets_and_votes(folder.path(), &system);
+    assert!(!folder.path().join("data/objects").exists());
+    assert!(system.stop().0.success());
+}
+
+/// Kills what loads again and again. Every row is there once, and the import is done in the end.
+fn every_row_is_loaded_once(folder: &Path, flags: &[&str]) {
+    const ROWS: u32 = 120_000;
+    let file = folder.join("large.csv");
+    ballots(&file, ROWS);
+    let mut system = start(folder, flags);
+    let begun = post(&system, &file);
+    let path = format!("/v1/imports/{}", begun["import"].as_str().unwrap());
+    let mut loaded = 0;
+    for _ in 0..3 {
+        wait_for("some more rows to be loaded", || {
+            let now = get(&system, "/v1/datasets")["datasets"][0]["rows"].as_u64().unwrap();
+            now > loaded && {
+                loaded = now;
+                true
+            }
+        });
+        system.kill();
+        system = start(folder, flags);
+    }
+    wait_for("the import to be done", || get(&system, &path)["state"] == "done");
+    assert_eq!(get(&system, &path)["loaded"], ROWS);
+    let rows = prices(&system, "large");
+    assert_eq!(rows.len(), ROWS as usize);
+    assert_eq!(rows.into_iter().collect::<BTreeSet<_>>().len(), ROWS as usize);
+    assert!(system.stop().0.success());
+}
+
+/// As curl does.
+fn post(system: &System, file: &Path) -> Value {
+    let boundary = "of-a-test";
+    let head = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"large.csv\"\r\n\r\n");
+    let body = [head.as_bytes(), &fs::read(file).unwrap(), format!("\r\n--{boundary}--\r\n").as_bytes()].concat();
+    let sent = ureq::post(format!("{}/v1/datasets", url(system)))
+        .header("content-type", format!("multipart/form-data; boundary={boundary}"))
+        .send(&body[..]);
+    let mut answer = sent.unwrap();
+    assert_eq!(answer.status(), 202);
+    answer.body_mut().read_json().unwrap()
+}
+
+#[test]
+fn an_import_survives_kills_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    every_row_is_loaded_once(folder.path(), &[]);
+}
+
+#[test]
+fn an_import_survives_kills_on_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    every_row_is_loaded_once(folder.path(), &Servers::fresh().urls.flags());
+}
