@@ -153,14 +153,13 @@ impl Stores {
     }
 
     fn open_what(needs: Needs, config: &Config, health: &Health) -> Result<Self, Failure> {
-        let place = match Servers::of(config, needs, None)? {
-            Some(servers) => Place::Servers(Arc::new(servers)),
+        Self::at(config, health.clone(), || match Servers::of(config, needs, None)? {
+            Some(servers) => Ok(Place::Servers(Arc::new(servers))),
             #[cfg(feature = "embedded")]
-            None => Place::Folder(Embedded::open(&config.data, config.queue_votes)?),
+            None => Ok(Place::Folder(Embedded::open(&config.data, config.queue_votes)?)),
             #[cfg(not(feature = "embedded"))]
-            None => return Err(without("queue", "embedded").into()),
-        };
-        Self::at(place, config, health.clone())
+            None => Err(without("queue", "embedded").into()),
+        })
     }
 
     /// The stores for a command, which does not wait long for servers.
@@ -168,30 +167,29 @@ impl Stores {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_for_command(config: &Config, access: Access) -> Result<Self, Failure> {
-        let place = match Servers::of(config, Needs::All, Some(PATIENCE))? {
-            Some(servers) => Place::Servers(Arc::new(servers)),
+        Self::at(config, Health::default(), || match Servers::of(config, Needs::All, Some(PATIENCE))? {
+            Some(servers) => Ok(Place::Servers(Arc::new(servers))),
             #[cfg(feature = "embedded")]
-            None => Place::Folder(match access {
+            None => Ok(Place::Folder(match access {
                 Access::Read => Embedded::open_for_reading(&config.data)?,
                 Access::Write => Embedded::open(&config.data, config.queue_votes)?,
-            }),
+            })),
             #[cfg(not(feature = "embedded"))]
-            None => return Err(without("queue", "embedded").into()),
-        };
-        Self::at(place, config, Health::default())
+            None => Err(without("queue", "embedded").into()),
+        })
     }
 
-    fn at(place: Place, config: &Config, health: Health) -> Result<Self, Failure> {
-        let (read_pool, cache_bytes) = (config.read_pool.get(), config.cache_bytes);
+    /// Opening may make a folder, so the rest of the configuration is looked at before.
+    fn at(config: &Config, health: Health, open: impl FnOnce() -> Result<Place, Failure>) -> Result<Self, Failure> {
         Ok(Self {
-            place,
             secret: config.secret()?,
-            read_pool,
-            cache_bytes,
+            read_pool: config.read_pool.get(),
+            cache_bytes: config.cache_bytes,
             #[cfg(feature = "objects")]
             objects: crate::objects::Place::of(config)?,
             objects_port: Arc::default(),
             health,
+            place: open()?,
         })
     }
 

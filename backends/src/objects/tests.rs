@@ -349,11 +349,15 @@ mod mortal {
         signal("-CONT");
 
         let mut writer = objects.create("killed").await.unwrap();
-        for _ in 0..3 {
+        for _ in 0..40 {
             writer.write(part()).await.unwrap();
         }
         writer.finish().await.unwrap();
-        let end = 27 * MEBIBYTE as u64;
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+        let most: usize = most.parse().unwrap();
+        assert!(most < 150 << 10, "{} MiB of memory, for an object of 360", most >> 10);
+        let end = 360 * MEBIBYTE as u64;
         assert_eq!(objects.read("killed", end - 2..end).await.unwrap().unwrap(), [7, 7]);
         objects.check().await.unwrap();
     }
