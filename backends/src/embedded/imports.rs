@@ -98,7 +98,7 @@ impl ChunkQueue for EmbeddedImports {
 
     async fn next(&self) -> Result<Chunk, StoreError> {
         let sql = "SELECT chunk FROM chunks JOIN imports ON imports.id = chunks.import
-            WHERE imports.is_loading AND done_at IS NULL ORDER BY import, number LIMIT 1";
+            WHERE imports.is_loading AND done_at IS NULL ORDER BY chunks.import, number LIMIT 1";
         loop {
             let first = move |db: &Connection| db.prepare_cached(sql)?.query_row([], |row| json(row, 0)).optional();
             match self.readers.read(first).await? {

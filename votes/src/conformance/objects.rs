@@ -48,7 +48,7 @@ async fn write(objects: &TheObjects, name: &str, pieces: &[Vec<u8>]) {
 }
 
 async fn is_there(objects: &TheObjects, name: &str) -> bool {
-    objects.read(name, 0..1).await.unwrap().is_some()
+    objects.read(name, 0..0).await.unwrap().is_some()
 }
 
 async fn read(objects: &TheObjects, name: &str, range: std::ops::Range<u64>) -> Vec<u8> {
