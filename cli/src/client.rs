@@ -43,22 +43,27 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
-/// As [`get`], with the token of a file, or of the environment as services take it, if there is one.
+/// As [`get`], with the [`token`] if there is one.
 pub(crate) async fn get_as<T: DeserializeOwned>(
     token_file: Option<&Path>,
     base: &str,
     path: &str,
 ) -> Result<T, ClientError> {
-    const VARIABLE: &str = "OVATION_READ_TOKEN";
-    let token = match (token_file, std::env::var(VARIABLE)) {
-        (Some(file), _) => Some(read_token(file)?),
-        (None, Ok(token)) => {
-            Some(ReadToken::new(&token).map_err(|problem| ClientError::Token(VARIABLE.to_owned(), problem))?)
-        }
-        (None, Err(_)) => None,
-    };
+    let token = token(token_file)?;
     let (url, body) = succeeded(ask(base, path, None, token.as_ref()).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
+}
+
+/// The token of a file, or of the environment as services take it, if there is one.
+pub(crate) fn token(file: Option<&Path>) -> Result<Option<ReadToken>, ClientError> {
+    const VARIABLE: &str = "OVATION_READ_TOKEN";
+    match (file, std::env::var(VARIABLE)) {
+        (Some(file), _) => Ok(Some(read_token(file)?)),
+        (None, Ok(token)) => {
+            ReadToken::new(&token).map(Some).map_err(|problem| ClientError::Token(VARIABLE.to_owned(), problem))
+        }
+        (None, Err(_)) => Ok(None),
+    }
 }
 
 fn read_token(path: &Path) -> Result<ReadToken, ClientError> {
@@ -74,7 +79,17 @@ pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes),
 
 /// Posts JSON to `path` of the service at `base`.
 pub(crate) async fn post<T: DeserializeOwned>(base: &str, path: &str, json: String) -> Result<T, ClientError> {
-    let (url, body) = succeeded(ask(base, path, Some(json), None).await?)?;
+    post_as(None, base, path, json).await
+}
+
+/// As [`post`], with a token, if there is one.
+pub(crate) async fn post_as<T: DeserializeOwned>(
+    token: Option<&ReadToken>,
+    base: &str,
+    path: &str,
+    json: String,
+) -> Result<T, ClientError> {
+    let (url, body) = succeeded(ask(base, path, Some(json), token).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
