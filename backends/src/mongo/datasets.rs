@@ -65,7 +65,9 @@ fn is(dataset: &Dataset) -> Document {
 impl Store for MongoDatasets {
     async fn check(&self) -> Result<Facts, StoreError> {
         bounded(async {
-            let server = self.database.run_command(doc! { "buildInfo": 1 }).await.map_err(driver)?;
+            // Of the admin database: not every server that speaks the protocol knows the command elsewhere.
+            let admin = self.database.client().database("admin");
+            let server = admin.run_command(doc! { "buildInfo": 1 }).await.map_err(driver)?;
             Ok(Facts::from([("version", version(&server))]))
         })
         .await

@@ -25,11 +25,8 @@ pub(super) fn latency_cdf(path: &Path, summary: &Summary) -> Result<(), Failure>
     let Some(load) = fullest(summary) else { return Ok(()) };
     let titles =
         [&*format!("Acknowledged within, at {}", load.load), "milliseconds from when the vote was due", "% of votes"];
-    let times = load.doors.iter().map(|door| Times {
-        name: door.door.name(),
-        colour: colour(door.door),
-        micros: &door.micros,
-    });
+    let times =
+        load.doors.iter().map(|door| Times { name: door.door.name(), colour: colour(door.door), micros: &door.micros });
     plots::shares_within(path, titles, &times.collect::<Vec<_>>())
 }
 

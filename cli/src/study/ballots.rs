@@ -7,10 +7,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
-use votes::{
-    DatasetRow,
-    query::{MAX_COUNT, Total},
-};
+use votes::{DatasetRow, query::MAX_COUNT};
 
 use crate::flood::BUILT_IN_BANDS;
 
@@ -153,11 +150,7 @@ impl Ballots {
         if !(least..=most).contains(&rows) || end.next.is_some() {
             return Err(wrong(&format_args!("{rows} rows instead of {least} to {most}")));
         }
-        let is_right = |rows| match Total::counted(rows) {
-            Total::Exactly(total) => (total, "exact") == (end.total, &*end.total_is),
-            Total::AtLeast(total) => (total, "at_least") == (end.total, &*end.total_is),
-        };
-        if !(least..=most).any(is_right) {
+        if (end.total, &*end.total_is) != (rows, "exact") {
             let End { total, total_is, .. } = end;
             return Err(wrong(&format_args!("a total of {total} ({total_is}) for {rows} rows")));
         }

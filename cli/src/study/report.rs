@@ -72,9 +72,9 @@ impl Report<'_> {
             "Measured on {} by ovation {} on a machine with {} cores, at {url}. The book's server: {}. A dataset of {rows} rows; \
              {questions} questions, each of which returns {:.0} % of them, drawn by Zipf's law with exponent {exponent}, seed \
              {seed}; {users} readers, who pause {pause:?} between an answer and the next question. Each way had {turns} turns of \
-             {seconds:?}, in {rounds} rounds that go forth and back. Every {change_every:?}, first after half of that, a row was added \
-             or, in turn, all kept answers were forgotten: {changes} times in all of a way's turns. Each answer was checked: its rows one by one, and its total. A \
-             figure is the median of the turns, with the least and the most behind it.",
+             {seconds:?}, forth and back. Every {change_every:?}, first after half of that, a row was added or, in turn, all kept \
+             answers were forgotten: {changes} times in all of a way's turns. Each answer was checked: its rows one by one, and \
+             its total. A figure is the median of the turns, with the least and the most behind it.",
             UnixMillis::now(),
             env!("CARGO_PKG_VERSION"),
             cores(),
