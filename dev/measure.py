@@ -99,15 +99,16 @@ class Process:
 class Programs:
     """The separate programs, each on free ports, with a topic, keys and a database of their own.
 
-    `servers` are what `dev/stack env` prints, by name; `folder` has the programs.
+    `servers` are what `dev/stack env` prints, by name; `folder` has the programs; `flags` are more of some, by name. A `book` that is
+    given is taken as it is.
     """
 
-    def __init__(self, servers, *names, folder=RELEASE, queue_options=""):
-        self.folder = folder
+    def __init__(self, servers, *names, folder=RELEASE, queue_options="", flags=None, book=None):
+        self.folder, self.flags = folder, flags or {}
         self.name = f"run-{uuid.uuid4().hex[:8]}"
         self.queue = servers["OVATION_QUEUE"].rsplit("/", 1)[0] + f"/{self.name}?{queue_options}"
         self.tally = servers["OVATION_TALLY"] + f"?prefix={self.name}"
-        self.book = servers["OVATION_BOOK"].rsplit("/", 1)[0] + f"/{self.name}"
+        self.book = book or servers["OVATION_BOOK"].rsplit("/", 1)[0] + f"/{self.name}"
         self.stores = ["--queue", self.queue, "--tally", self.tally, "--book", self.book]
         self.programs = {}
         self.addresses = {}
@@ -125,6 +126,7 @@ class Programs:
             command += ["--listen", address]
         if name == "results":
             command += ["--grpc", results_grpc]
+        command += self.flags.get(name, [])
         self.addresses[name] = address
         self.programs[name] = Process(command, admin)
 
@@ -141,6 +143,7 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def build():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace"], cwd=ROOT, check=True)
+def build(folder=RELEASE):
+    """Builds the programs that the folder has, `release` or `debug`."""
+    subprocess.run(["cargo", "build", *(["--release"] if folder == RELEASE else []), "--quiet", "--workspace"], cwd=ROOT, check=True)
     os.sync()  # what the build wrote must not reach the disk during a measurement

@@ -292,11 +292,11 @@ impl Stores {
             Place::Servers(servers) => {
                 let answers = servers.open_answers(self.cache_bytes).map_err(|error| error.told("tally", "answers"))?;
                 let open = || servers.open_archives(self.read_pool);
-                let (pool, direct, catalogue) = archive.reach_any("book", servers.patience, open).await?;
+                let (pool, direct) = archive.reach_any("book", servers.patience, open).await?;
                 Ok(Reading {
                     pool: archive.opened(pool),
                     direct,
-                    datasets: datasets.opened(catalogue),
+                    datasets: datasets.reach("book", servers.patience, || servers.open_datasets()).await?,
                     answers: kept.opened(answers),
                 })
             }
@@ -315,11 +315,7 @@ impl Stores {
                 let missing = || OpenError::new("datasets", "the stores are open for reading only");
                 Ok(watch.opened(folder.datasets().ok_or_else(missing)?))
             }
-            Place::Servers(servers) => {
-                let open = || servers.open_archives(self.read_pool);
-                let (_, _, datasets) = watch.reach_any("book", servers.patience, open).await?;
-                Ok(watch.opened(datasets))
-            }
+            Place::Servers(servers) => watch.reach("book", servers.patience, || servers.open_datasets()).await,
         }
     }
 
@@ -335,9 +331,7 @@ impl Stores {
                 let missing = || OpenError::new("imports", "the stores are open for reading only");
                 Ok(watch.opened(folder.imports().ok_or_else(missing)?))
             }
-            Place::Servers(servers) => {
-                watch.reach("book", servers.patience, || servers.open_imports(self.read_pool)).await
-            }
+            Place::Servers(servers) => watch.reach("book", servers.patience, || servers.open_imports()).await,
         }
     }
 
@@ -521,8 +515,8 @@ macro_rules! ports {
 
 ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue Objects);
 
-/// The archive on kept connections, the one on new ones, and the datasets.
-type Archives = (Arc<dyn Archive>, Arc<dyn Archive>, Arc<dyn Datasets>);
+/// The archive on kept connections, and the one on new ones.
+type Archives = (Arc<dyn Archive>, Arc<dyn Archive>);
 
 /// Stores on servers of their own. Those that are safe to share are opened once.
 #[allow(dead_code, reason = "which URLs are read depends on the features")]
@@ -536,6 +530,10 @@ struct Servers {
     book_port: OnceCell<Arc<dyn Book>>,
     tallies_port: OnceCell<Arc<dyn Tallies>>,
 }
+
+/// Connections on which datasets are described, made and filled.
+#[cfg(feature = "mongo")]
+const DATASETS_CONNECTIONS: u32 = 4;
 
 /// The URL of an embedded store.
 const EMBEDDED: &str = "embedded:";
@@ -617,33 +615,45 @@ impl Servers {
         {
             use crate::{
                 meters::MeteredArchive,
-                mongo::{DirectArchive, MongoArchive, MongoDatasets, Place},
+                mongo::{DirectArchive, MongoArchive, Place},
             };
 
             let place = Place::of(&self.book, connections).await?;
-            let databases = place.connect().await?;
-            let datasets = Arc::new(MongoDatasets::new(&databases));
-            let pool = MeteredArchive::new(Arc::new(MongoArchive::new(databases)), "pool");
+            let pool = MeteredArchive::new(Arc::new(MongoArchive::new(place.connect().await?)), "pool");
             let direct = MeteredArchive::new(Arc::new(DirectArchive::new(place)), "direct");
-            Ok((Arc::new(pool), Arc::new(direct), datasets))
+            Ok((Arc::new(pool), Arc::new(direct)))
         }
         #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read, {connections}")
     }
 
-    async fn open_imports(&self, connections: u32) -> Result<Arc<dyn Imports>, NotOpen> {
+    async fn open_imports(&self) -> Result<Arc<dyn Imports>, NotOpen> {
         #[cfg(feature = "mongo")]
         return Ok(Arc::new(crate::mongo::MongoImports::new(
-            &crate::mongo::Place::of(&self.book, connections).await?.connect().await?,
+            &crate::mongo::Place::of(&self.book, DATASETS_CONNECTIONS).await?.connect().await?,
         )));
         #[cfg(not(feature = "mongo"))]
-        unreachable!("refused when the configuration was read, {connections}")
+        unreachable!("refused when the configuration was read")
     }
 
     async fn open_chunks(&self) -> Result<Arc<dyn ChunkQueue>, NotOpen> {
         #[cfg(feature = "kafka")]
         return Ok(Arc::new(crate::kafka::KafkaChunks::connect(&self.queue).await?));
         #[cfg(not(feature = "kafka"))]
+        unreachable!("refused when the configuration was read")
+    }
+
+    /// On connections of their own: a kept answer to a question about a dataset needs its version, which must not wait behind questions
+    /// that look through many rows.
+    async fn open_datasets(&self) -> Result<Arc<dyn Datasets>, NotOpen> {
+        #[cfg(feature = "mongo")]
+        {
+            use crate::mongo::{MongoDatasets, Place};
+
+            let place = Place::of(&self.book, DATASETS_CONNECTIONS).await?;
+            Ok(Arc::new(MongoDatasets::new(&place.connect().await?)))
+        }
+        #[cfg(not(feature = "mongo"))]
         unreachable!("refused when the configuration was read")
     }
 

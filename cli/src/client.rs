@@ -43,7 +43,7 @@ pub(crate) async fn get<T: DeserializeOwned>(base: &str, path: &str) -> Result<T
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 
-/// As [`get`], with the token of a file, or of the environment as services take it, if there is one.
+/// As [`get`], with the [`token`] if there is one.
 pub(crate) async fn get_as<T: DeserializeOwned>(
     token_file: Option<&Path>,
     base: &str,
@@ -82,8 +82,8 @@ impl Sent<'_> {
     }
 }
 
-/// The token of a file, or of the environment.
-fn token(file: Option<&Path>) -> Result<Option<ReadToken>, ClientError> {
+/// The token of a file, or of the environment as services take it, if there is one.
+pub(crate) fn token(file: Option<&Path>) -> Result<Option<ReadToken>, ClientError> {
     const VARIABLE: &str = "OVATION_READ_TOKEN";
     match (file, std::env::var(VARIABLE)) {
         (Some(file), _) => read_token(file).map(Some),
@@ -108,7 +108,17 @@ pub(crate) async fn get_bytes(base: &str, path: &str) -> Result<(String, Bytes),
 
 /// Posts JSON to `path` of the service at `base`.
 pub(crate) async fn post<T: DeserializeOwned>(base: &str, path: &str, json: String) -> Result<T, ClientError> {
-    let (url, body) = succeeded(ask(base, path, Sent::json(json), None).await?)?;
+    post_as(None, base, path, json).await
+}
+
+/// As [`post`], with a token, if there is one.
+pub(crate) async fn post_as<T: DeserializeOwned>(
+    token: Option<&ReadToken>,
+    base: &str,
+    path: &str,
+    json: String,
+) -> Result<T, ClientError> {
+    let (url, body) = succeeded(ask(base, path, Sent::json(json), token).await?)?;
     serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected { url, problem: error.to_string() })
 }
 

@@ -9,12 +9,16 @@ mod duration;
 mod exposition;
 mod flood;
 mod import;
+mod plots;
 mod rate;
 mod replay;
+mod spread;
 mod stats;
+mod study;
 mod tally;
 mod up;
 mod votes_query;
+mod zipf;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,7 @@ enum Command {
     Up(Box<up::UpArgs>),
     Flood(Box<flood::FloodArgs>),
     Compare(Box<compare::CompareArgs>),
+    Study(Box<study::StudyArgs>),
     Check(check::CheckArgs),
     Tally(tally::TallyArgs),
     Rate(rate::RateArgs),
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(*args),
         Command::Flood(args) => on_runtime(async { Ok(flood::run(*args, stop_on_interrupt()).await) }),
         Command::Compare(args) => on_runtime(async { compare::run(*args, stop_on_interrupt()).await }),
+        Command::Study(args) => on_runtime(async { study::run(*args, stop_on_interrupt()).await }),
         Command::Check(args) => on_runtime(check::run(args)),
         Command::Tally(args) => on_runtime(tally::run(args)),
         Command::Rate(args) => on_runtime(async { rate::run(args, stop_on_interrupt()).await }),

@@ -22,6 +22,10 @@ use crate::{
 /// Rows that are read at a time for an answer without end.
 pub(crate) const STREAM_ROWS: usize = 2_000;
 
+/// Bytes of an answer that are handed to the connection at a time. Answers may have some MB, of which Rocket's own 4 KiB would make
+/// hundreds of pieces.
+const CHUNK: usize = 64 << 10;
+
 /// An answer, in its form.
 pub(crate) enum Answer {
     /// One JSON object.
@@ -33,7 +37,11 @@ pub(crate) enum Answer {
 impl<'r> Responder<'r, 'static> for Answer {
     fn respond_to(self, request: &'r Request<'_>) -> rocket::response::Result<'static> {
         match self {
-            Self::Json(body) => (ContentType::JSON, body).respond_to(request),
+            Self::Json(body) => {
+                let mut response = (ContentType::JSON, body).respond_to(request)?;
+                response.set_max_chunk_size(CHUNK);
+                Ok(response)
+            }
             Self::Rows { format, via, total, rows } => {
                 let content_type = match format {
                     Format::Csv => ContentType::CSV,

@@ -63,9 +63,8 @@ async fn serve(context: Context) -> Outcome {
             stores.reader(Weight::Helpful)
         )
     };
-    let Some((tallies, reading, importing, queue, feed)) = shutdown.run_until_cancelled(open).await.transpose()? else {
-        return Ok(());
-    };
+    let opened = Box::pin(shutdown.run_until_cancelled(open)).await.transpose()?;
+    let Some((tallies, reading, importing, queue, feed)) = opened else { return Ok(()) };
     metrics.collect(results::standings(Arc::clone(&contests), Arc::clone(&tallies)));
     let door = Door::new(DoorKind::Import, Arc::clone(&contests), secret, Arc::clone(&queue));
     let sources = Sources { contests, tallies, reading, feed, importing, door, token };

@@ -257,9 +257,11 @@ impl Rows {
             .max_time(WORK)
             .await
             .map_err(driver)?;
+        let fields: Vec<(usize, String)> =
+            plan.columns.iter().map(|column| (*column, self.field(Slot::Column(*column)))).collect();
         let mut read = Vec::new();
         while cursor.advance().await.map_err(driver)? {
-            read.push(self.row(cursor.current(), &plan.columns)?);
+            read.push(self.row(cursor.current(), &fields)?);
         }
         Ok(read)
     }
@@ -308,11 +310,11 @@ impl Rows {
         }
     }
 
-    fn row(&self, document: &RawDocument, columns: &[usize]) -> Result<Row, StoreError> {
+    /// `fields` are the columns that are read, each with the field that has it.
+    fn row(&self, document: &RawDocument, fields: &[(usize, String)]) -> Result<Row, StoreError> {
         let mut cells = vec![None; self.schema.columns().len()];
-        for column in columns {
-            let field = self.field(Slot::Column(*column));
-            let value = document.get(&field).map_err(|error| failed(error.to_string()))?;
+        for (column, field) in fields {
+            let value = document.get(field).map_err(|error| failed(error.to_string()))?;
             let kind = self.schema.columns()[*column].kind;
             let unreadable = |value: RawBsonRef<'_>| failed(format!("a document's {field} can't be {value:?}"));
             cells[*column] = value.map(|value| read(kind, value).ok_or_else(|| unreadable(value))).transpose()?;

@@ -65,8 +65,10 @@ fn is(dataset: &Dataset) -> Document {
 impl Store for MongoDatasets {
     async fn check(&self) -> Result<Facts, StoreError> {
         bounded(async {
-            self.database.run_command(doc! { "ping": 1 }).await.map_err(driver)?;
-            Ok(Facts::new())
+            // Of the admin database: not every server that speaks the protocol knows the command elsewhere.
+            let admin = self.database.client().database("admin");
+            let server = admin.run_command(doc! { "buildInfo": 1 }).await.map_err(driver)?;
+            Ok(Facts::from([("version", version(&server))]))
         })
         .await
     }
@@ -168,6 +170,16 @@ impl Datasets for MongoDatasets {
             Ok(true)
         })
         .await
+    }
+}
+
+/// The version that a server tells of itself. `FerretDB` tells its own beside that of the `MongoDB` that it passes for.
+fn version(build: &Document) -> String {
+    let text = |field: &str| build.get_str(field).ok();
+    match (text("ferretdbVersion"), text("version")) {
+        (Some(version), _) => format!("FerretDB {version}"),
+        (None, Some(version)) => format!("MongoDB {version}"),
+        (None, None) => "unknown".to_owned(),
     }
 }
 

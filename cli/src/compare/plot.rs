@@ -4,16 +4,12 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::summary::{DoorFigures, Summary, UnderLoad};
+use super::summary::{Summary, UnderLoad};
 use crate::{
     Failure,
     flood::{Protocol, Rate},
+    plots::{self, SIZE, Times, failed},
 };
-
-const SIZE: (u32, u32) = (900, 520);
-
-/// The quantiles of a curve: fine where the tail is.
-const STEPS: u32 = 400;
 
 fn colour(door: Protocol) -> RGBColor {
     match door {
@@ -24,41 +20,14 @@ fn colour(door: Protocol) -> RGBColor {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    format!("the plot can't be drawn: {error}").into()
-}
-
 /// Which share of votes was acknowledged within which time, at the highest rate that was asked for.
 pub(super) fn latency_cdf(path: &Path, summary: &Summary) -> Result<(), Failure> {
     let Some(load) = fullest(summary) else { return Ok(()) };
-    let curves: Vec<(&DoorFigures, Vec<(f64, f64)>)> = load.doors.iter().map(|door| (door, curve(door))).collect();
-    let times = || curves.iter().flat_map(|(_, curve)| curve.iter().map(|(ms, _)| *ms));
-    let (least, most) = (times().fold(f64::MAX, f64::min).max(0.01), times().fold(0.1, f64::max));
-
-    let canvas = SVGBackend::new(path, SIZE).into_drawing_area();
-    canvas.fill(&WHITE).map_err(failed)?;
-    let mut chart = ChartBuilder::on(&canvas)
-        .caption(format!("Acknowledged within, at {}", load.load), ("sans-serif", 22))
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(64)
-        .build_cartesian_2d((least..most * 1.1).log_scale(), 0.0..100.0)
-        .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc("milliseconds from when the vote was due")
-        .y_desc("% of votes")
-        .x_label_formatter(&|ms| format!("{ms:.2}"))
-        .draw()
-        .map_err(failed)?;
-    for (door, curve) in curves {
-        let colour = colour(door.door);
-        let line = chart.draw_series(LineSeries::new(curve, colour.stroke_width(2))).map_err(failed)?;
-        line.label(door.door.name())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-    }
-    chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw().map_err(failed)?;
-    canvas.present().map_err(failed)
+    let titles =
+        [&*format!("Acknowledged within, at {}", load.load), "milliseconds from when the vote was due", "% of votes"];
+    let times =
+        load.doors.iter().map(|door| Times { name: door.door.name(), colour: colour(door.door), micros: &door.micros });
+    plots::shares_within(path, titles, &times.collect::<Vec<_>>())
 }
 
 /// A door's rate, median and 99th percentile under one load.
@@ -121,12 +90,4 @@ fn fullest(summary: &Summary) -> Option<&UnderLoad> {
         Rate::Max => 0.0,
     };
     summary.loads.iter().max_by(|one, other| rate(one).total_cmp(&rate(other)))
-}
-
-fn curve(door: &DoorFigures) -> Vec<(f64, f64)> {
-    let at = |step: u32| {
-        let quantile = f64::from(step) / f64::from(STEPS);
-        (door.micros.value_at_quantile(quantile) as f64 / 1e3, quantile * 100.0)
-    };
-    (0..=STEPS).map(at).collect()
 }

@@ -7,7 +7,7 @@ use votes::UnixMillis;
 use super::{
     CompareArgs,
     measure::{Load, Measurement, NOBODY},
-    summary::{CostFigures, DoorFigures, Pair, Spread, Summary, UnderLoad},
+    summary::{CostFigures, DoorFigures, Pair, Summary, UnderLoad},
 };
 use crate::flood::{Protocol, Rate};
 
@@ -124,11 +124,11 @@ fn table(load: &UnderLoad) -> String {
     let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     for door in &load.doors {
         let DoorFigures { rate, p50_ms, p90_ms, p99_ms, p999_ms, .. } = door;
-        let mut cells = vec![door.door.name().to_owned(), range(*rate, 0)];
-        cells.extend([p50_ms, p90_ms, p99_ms, p999_ms].map(|latency| range(*latency, 2)));
+        let mut cells = vec![door.door.name().to_owned(), rate.shown(0)];
+        cells.extend([p50_ms, p90_ms, p99_ms, p999_ms].map(|latency| latency.shown(2)));
         match &door.cost {
             Some(CostFigures { cpu_us, resident_mb, open_files }) => {
-                cells.push(range(*cpu_us, 1));
+                cells.push(cpu_us.shown(1));
                 cells.extend([resident_mb, open_files].map(|figure| format!("{:.0}", figure.most)));
             }
             None if has_costs => cells.extend(["not measured".to_owned(), String::new(), String::new()]),
@@ -151,17 +151,13 @@ fn ratios(load: &UnderLoad) -> String {
             "| {} / {} | {} | {} | {} | {} |",
             one.name(),
             other.name(),
-            range(*rate, 2),
-            range(*p50, 2),
-            range(*p99, 2),
-            cpu.map_or_else(|| "not measured".to_owned(), |cpu| range(cpu, 2)),
+            rate.shown(2),
+            p50.shown(2),
+            p99.shown(2),
+            cpu.map_or_else(|| "not measured".to_owned(), |cpu| cpu.shown(2)),
         );
     }
     text
-}
-
-fn range(Spread { least, median, most }: Spread, digits: usize) -> String {
-    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
 /// Which door was faster, by how much, at which rate, and how sure that is.
@@ -174,12 +170,12 @@ pub(super) fn verdict(summary: &Summary) -> String {
                 continue;
             }
             let mut said = vec![
-                outcome(*one, *other, "median latency", *p50, "lower", "higher"),
-                outcome(*one, *other, "p99", *p99, "lower", "higher"),
+                p50.outcome("median latency", one.name(), other.name()),
+                p99.outcome("p99", one.name(), other.name()),
             ];
-            said.extend(cpu.map(|cpu| outcome(*one, *other, "CPU a vote", cpu, "lower", "higher")));
+            said.extend(cpu.map(|cpu| cpu.outcome("CPU a vote", one.name(), other.name())));
             if load.load.0 == Rate::Max {
-                said.insert(0, outcome(*one, *other, "throughput", *rate, "lower", "higher"));
+                said.insert(0, rate.outcome("throughput", one.name(), other.name()));
             }
             lines.push(format!("- **{} against {}, {}**: {}.", one.name(), other.name(), load.load, said.join("; ")));
         }
@@ -188,22 +184,6 @@ pub(super) fn verdict(summary: &Summary) -> String {
         return "One door alone can't be compared.".to_owned();
     }
     lines.join("\n")
-}
-
-fn outcome(one: Protocol, other: Protocol, figure: &str, ratio: Spread, below: &str, above: &str) -> String {
-    let Spread { least, median, most } = ratio;
-    if !ratio.is_decided() {
-        return format!(
-            "{figure}: no difference can be told (ratio {median:.2}, {least:.2} to {most:.2} over the rounds)"
-        );
-    }
-    let word = if median < 1.0 { below } else { above };
-    let percent = (median - 1.0).abs() * 100.0;
-    format!(
-        "{figure} of {} is {percent:.0} % {word} than that of {} in every round (ratio {median:.2}, {least:.2} to {most:.2})",
-        one.name(),
-        other.name()
-    )
 }
 
 /// What is measured of the reasons, and what follows from it.

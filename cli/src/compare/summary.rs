@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::measure::{Cost, Load, Measurement};
-use crate::flood::Protocol;
+use crate::{flood::Protocol, spread::Spread};
 
 /// All loads, in the order in which they were asked for.
 #[derive(Serialize)]
@@ -54,14 +54,6 @@ pub(super) struct CostFigures {
     pub(super) open_files: Spread,
 }
 
-/// The least, the middle and the greatest of several values.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Spread {
-    pub(super) least: f64,
-    pub(super) median: f64,
-    pub(super) most: f64,
-}
-
 /// Two doors: the first's figure divided by the second's, within each round.
 #[derive(Serialize)]
 pub(super) struct Pair {
@@ -73,22 +65,6 @@ pub(super) struct Pair {
     /// `None` if a process can't be asked, or if measurements were too short for the kernel's clock of a process, which
     /// ticks every 10 ms.
     pub(super) cpu: Option<Spread>,
-}
-
-impl Spread {
-    /// # Panics
-    /// If there are no values.
-    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (lower, upper) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
-        Self { least: values[0], median: f64::midpoint(lower, upper), most: values[values.len() - 1] }
-    }
-
-    /// Whether all values are on the same side of 1.
-    pub(super) fn is_decided(self) -> bool {
-        self.most < 1.0 || self.least > 1.0
-    }
 }
 
 impl Summary {
@@ -175,19 +151,10 @@ impl Pair {
     /// `None` if no round has measured both.
     fn of((one, ones): (Protocol, &[&Measurement]), (other, others): (Protocol, &[&Measurement])) -> Option<Self> {
         let ratio = |value: fn(&Measurement) -> f64| {
-            let of_round = |measurements: &[&Measurement], round| {
-                let values: Vec<f64> =
-                    measurements.iter().filter(|one| one.round == round).map(|one| value(one)).collect();
-                (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+            let by_round = |measurements: &[&Measurement]| -> Vec<(u32, f64)> {
+                measurements.iter().map(|one| (one.round, value(one))).collect()
             };
-            let mut rounds: Vec<u32> = ones.iter().map(|one| one.round).collect();
-            rounds.dedup();
-            let ratios: Vec<f64> = rounds
-                .into_iter()
-                .filter_map(|round| Some(of_round(ones, round)? / of_round(others, round)?))
-                .filter(|ratio| ratio.is_finite())
-                .collect();
-            (!ratios.is_empty()).then(|| Spread::of(ratios))
+            Spread::of_ratios(&by_round(ones), &by_round(others))
         };
         Some(Self {
             one,
@@ -224,14 +191,6 @@ pub(super) mod tests {
             bytes_received: 200.0,
             complaint: None,
         }
-    }
-
-    #[test]
-    fn a_spread_is_least_middle_and_most() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { least: 1.0, median: 2.0, most: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Spread { least: 1.0, median: 2.5, most: 4.0 });
-        assert!(Spread::of([0.8, 0.9]).is_decided() && Spread::of([1.1, 2.0]).is_decided());
-        assert!(!Spread::of([0.9, 1.1]).is_decided());
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn at_most(flag: &str, number: usize, most: usize) -> Result<usize, String> {
     if (1..=most).contains(&number) { Ok(number) } else { Err(format!("{flag} must be 1 to {most}")) }
 }
 
-fn check_url(url: Uri, protocol: Protocol) -> Result<Uri, String> {
+pub(crate) fn check_url(url: Uri, protocol: Protocol) -> Result<Uri, String> {
     let is_rest = protocol.is_rest();
     if url.scheme_str() != Some("http") || url.host().is_none_or(str::is_empty) {
         return Err(format!("--url {url} must be like http://host:port; other schemes are not spoken"));

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection that posts, and is made again when it was lost.
+//! One HTTP/1.1 connection that asks, and is made again when it was lost.
 
 use std::{
     error::Error,
@@ -14,23 +14,27 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     client::conn::http1,
-    header::{CONTENT_TYPE, HOST, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
+use service::token::ReadToken;
 use tokio::time::timeout;
 
 use super::wire::{Counted, Wire};
 
-/// The answer to a full batch of refusals is about half of it.
+/// The answer to a full batch of refusals is about half of it, and 21 000 rows of a dataset a fifth.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
-/// Posts to one path of a server.
-pub(super) struct Http {
+/// Posts to one path of a server, or gets others of it.
+pub(crate) struct Http {
     host: String,
     port: u16,
     host_header: HeaderValue,
+    /// Before every path.
+    base: String,
     target: Uri,
     content_type: HeaderValue,
+    authorization: Option<HeaderValue>,
     timeout: Duration,
     wire: Arc<Wire>,
     connection: Option<Connection>,
@@ -47,7 +51,7 @@ struct Connection {
 }
 
 /// Why there is no answer; a text for people.
-pub(super) type NoAnswer = String;
+pub(crate) type NoAnswer = String;
 
 impl Http {
     /// Posts to the path under the address. The address is one that was checked: plain HTTP with a host.
@@ -59,18 +63,27 @@ impl Http {
         wire: Arc<Wire>,
     ) -> Self {
         let authority = address.authority().expect("a checked address has a host");
-        let target = format!("{}{path}", address.path().trim_end_matches('/'));
+        let base = address.path().trim_end_matches('/').to_owned();
         Self {
             // An IPv6 address has brackets in a URL only.
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
             host_header: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
-            target: target.parse().expect("the path of a URL and a path of ours"),
+            target: format!("{base}{path}").parse().expect("the path of a URL and a path of ours"),
+            base,
             content_type: HeaderValue::from_static(content_type),
+            authorization: None,
             timeout,
             wire,
             connection: None,
         }
+    }
+
+    /// As [`new`](Self::new), to get, with the token that the server asks for, if there is one.
+    pub(crate) fn to_get(address: &Uri, token: Option<&ReadToken>, timeout: Duration, wire: Arc<Wire>) -> Self {
+        let header = |token: &ReadToken| HeaderValue::from_str(&token.authorization());
+        let authorization = token.map(|token| header(token).expect("a token is visible ASCII"));
+        Self { authorization, ..Self::new(address, "/", "application/json", timeout, wire) }
     }
 
     /// Connects before the first request, so that it does not wait for it. A failure will show with that request.
@@ -80,8 +93,17 @@ impl Http {
 
     /// Posts a body; the answer's status and body.
     pub(super) async fn post(&mut self, body: Bytes) -> Result<(StatusCode, Bytes), NoAnswer> {
+        self.ask(|http| http.posting(body.clone())).await
+    }
+
+    /// Gets a path, with its query; the answer's status and body.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), NoAnswer> {
+        self.ask(|http| http.getting(path)).await
+    }
+
+    async fn ask(&mut self, request: impl Fn(&Self) -> Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), NoAnswer> {
         let most = self.timeout;
-        match timeout(most, self.exchange(body)).await {
+        match timeout(most, self.exchange(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 self.connection = None;
@@ -95,9 +117,12 @@ impl Http {
         }
     }
 
-    async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
+    async fn exchange(
+        &mut self,
+        request: impl Fn(&Self) -> Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
         if let Some(mut connection) = self.connection.take() {
-            match connection.exchange(self.request(body.clone())).await {
+            match connection.exchange(request(self)).await {
                 // The server closed the connection while it was idle; the request never left.
                 Err(error) if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) => {}
                 outcome => {
@@ -107,7 +132,7 @@ impl Http {
             }
         }
         let connection = self.new_connection().await?;
-        let request = self.request(body);
+        let request = request(self);
         self.connection.insert(connection).exchange(request).await
     }
 
@@ -119,13 +144,23 @@ impl Http {
         Ok(Connection { sender, work: Some(Box::pin(work)) })
     }
 
-    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
+    fn posting(&self, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::post(self.target.clone())
             .body(Full::new(body))
             .expect("a request of parts that were checked when they were made");
         let headers = request.headers_mut();
         headers.insert(HOST, self.host_header.clone());
         headers.insert(CONTENT_TYPE, self.content_type.clone());
+        request
+    }
+
+    fn getting(&self, path: &str) -> Request<Full<Bytes>> {
+        let mut request = Request::get(format!("{}{path}", self.base))
+            .body(Full::default())
+            .expect("a request for a path of ours, percent-encoded");
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host_header.clone());
+        headers.extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
         request
     }
 }

@@ -15,7 +15,7 @@ mod args;
 mod backoff;
 mod grpc;
 mod grpc_stream;
-mod http;
+pub(crate) mod http;
 mod ledger;
 mod progress;
 mod receipts;
@@ -26,7 +26,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 mod votes;
-mod wire;
+pub(crate) mod wire;
 mod worker;
 
 use std::{
@@ -48,8 +48,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
-    args::{FloodArgs, Protocol, Rate},
+    args::{FloodArgs, Protocol, Rate, check_url},
     report::Report,
+    votes::BUILT_IN as BUILT_IN_BANDS,
 };
 use self::{
     args::{Plan, Voters},

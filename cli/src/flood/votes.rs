@@ -14,14 +14,15 @@ use uuid::Uuid;
 use votes::ContestId;
 
 use super::args::Voters;
+use crate::zipf::Zipf;
 
-const BUILT_IN: &str = include_str!("../../../data/bands.json");
+/// The bands that come with the program, as JSON.
+pub(crate) const BUILT_IN: &str = include_str!("../../../data/bands.json");
 
 /// The bands that can be voted for, each in its forms for the wires, so that a vote only adds its own id.
 pub(super) struct Bands {
     bands: Vec<Band>,
-    /// Of each band the chance that the draw is for it or one before it.
-    cumulative: Vec<f64>,
+    popularity: Zipf,
 }
 
 struct Band {
@@ -68,7 +69,7 @@ impl Bands {
                 .map_err(|problem| format!("entry {}: {problem}", index + 1))
         };
         let bands = entries.into_iter().enumerate().map(band).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { cumulative: zipf(bands.len()), bands })
+        Ok(Self { popularity: Zipf::new(bands.len(), 1.0), bands })
     }
 
     /// Appends the vote as a JSON object.
@@ -127,18 +128,6 @@ fn number<N: std::str::FromStr>(value: Option<&Value>, field: &str) -> Result<Op
     text.parse().map(Some).map_err(|_| format!("{field} {text} is no number of its kind"))
 }
 
-/// Zipf's law with exponent 1: the band at place `n` is `n` times less popular than the first.
-fn zipf(bands: usize) -> Vec<f64> {
-    let sums: Vec<f64> = (1..=bands)
-        .scan(0.0, |sum, place| {
-            *sum += 1.0 / place as f64;
-            Some(*sum)
-        })
-        .collect();
-    let all = sums.last().copied().unwrap_or(1.0);
-    sums.into_iter().map(|sum| sum / all).collect()
-}
-
 fn voter_name(voter: u64) -> String {
     format!("voter-{voter:x}")
 }
@@ -169,8 +158,7 @@ impl Draw {
     }
 
     pub(super) fn draw(&mut self, due: Instant) -> DueVote {
-        let chance: f64 = self.choices.random();
-        let band = self.bands.cumulative.partition_point(|sum| *sum <= chance);
+        let band = self.bands.popularity.draw(&mut self.choices);
         let voter = match self.voters {
             Voters::Nobody => None,
             Voters::Random => Some(self.choices.random()),

@@ -1,4 +1,4 @@
-//! A flood's connections: where they lead, and the bytes that go over them, both ways, as the sockets take and give them.
+//! The connections of a flood, and of readers: where they lead, and the bytes that go over them, both ways, as the sockets take and give them.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
 
 /// How much went each way.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// Where connections are made instead of at the URL's host.
     detour: Option<SocketAddr>,
     sent: AtomicU64,
@@ -34,7 +34,7 @@ impl Wire {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }

@@ -50,7 +50,7 @@ async fn an_address_that_is_taken_is_named_and_ends_both_servers() {
     let server = start().await;
     let taken = server.http;
     let grpc = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sources = Memory::new().sources(&["bands"], None).await;
+    let sources = crate::memory::Memory::new().sources(&["bands"], None).await;
     let outcome = soon(Box::pin(results::run(taken, grpc, sources, service::CancellationToken::new(), |_| ()))).await;
     let problem = outcome.unwrap_err().to_string();
     assert!(problem.contains(&taken.to_string()), "{problem}");
