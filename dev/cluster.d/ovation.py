@@ -108,7 +108,8 @@ class Ovation:
         self.kubectl("delete", "pod", "audit", "--ignore-not-found")
         self.kubectl("apply", "--filename=-", input=json.dumps(pod))
         ended = lambda: self.kubectl("get", "pod", "audit", "--output=jsonpath={.status.phase}") in ("Succeeded", "Failed")
-        if not wait_until(ended, 180, every=1):
+        # It reads each vote twice, and FerretDB takes its time.
+        if not wait_until(ended, 1800, every=1):
             raise Failure(f"the audit doesn't end; see: dev/cluster kubectl -n {NAMESPACE} describe pod audit")
         said = self.kubectl("logs", "audit").strip()
         self.kubectl("delete", "pod", "audit")

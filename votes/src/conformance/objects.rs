@@ -82,7 +82,7 @@ pub async fn an_object_of_many_parts_is_whole(objects: TheObjects) {
 pub async fn an_object_may_be_empty(objects: TheObjects) {
     write(&objects, "empty", &[]).await;
     assert_eq!(read(&objects, "empty", 0..0).await, b"");
-    assert!(!is_there(&objects, "empty").await);
+    assert!(objects.read("empty", 0..1).await.is_err());
 }
 
 pub async fn an_object_is_not_there_before_it_is_finished(objects: TheObjects) {
