@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    fmt::Write,
+    fmt::Write as _,
     fs,
+    io::{BufWriter, Write},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -194,4 +195,38 @@ fn an_import_survives_kills_in_one_folder() {
 fn an_import_survives_kills_on_servers() {
     let folder = tempfile::tempdir().unwrap();
     assert!(load_and_kill(folder.path(), &Servers::fresh().urls.flags()).stop().0.success());
+}
+
+/// The most memory that a process has had, in megabytes.
+fn peak(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes / 1_024)
+}
+
+/// `dev/import memory` tries 2 GB.
+#[test]
+fn memory_stays_flat_while_a_large_file_is_imported() {
+    const MEGABYTES: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wide.csv");
+    let row = format!("\"{}\",x\n", "wide, \"\"\u{e4}\"\"\n".repeat(900));
+    let mut text = BufWriter::new(fs::File::create(&file).unwrap());
+    text.write_all(b"text,x\n").unwrap();
+    for _ in 0..26_000 {
+        text.write_all(row.as_bytes()).unwrap();
+    }
+    text.into_inner().unwrap().sync_all().unwrap();
+    assert!(fs::metadata(&file).unwrap().len() > MEGABYTES << 20);
+    let mut system = start(folder.path(), &[]);
+    let mut importing = import(&system, &file, &[]).stdout(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    wait_for("the file to be imported", || {
+        most = most.max(peak(importing.id()).unwrap_or_default());
+        importing.try_wait().unwrap().is_some_and(|status| status.success())
+    });
+    assert!(most > 0 && most < MEGABYTES, "ovation import has {most} MB");
+    let most = peak(system.pid()).unwrap();
+    assert!(most < MEGABYTES, "the service has {most} MB");
+    assert!(system.stop().0.success());
 }
