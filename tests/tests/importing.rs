@@ -210,7 +210,7 @@ fn memory_stays_flat_while_a_large_file_is_imported() {
     const MEGABYTES: u64 = 300;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wide.csv");
-    let row = format!("\"{}\",x\n", "wide, \"\"\u{e4}\"\"\n".repeat(900));
+    let row = format!("\"{}\",x\n", "wide, \"\"\u{e4}\"\"\n".repeat(1_000));
     let mut text = BufWriter::new(fs::File::create(&file).unwrap());
     text.write_all(b"text,x\n").unwrap();
     for _ in 0..26_000 {
