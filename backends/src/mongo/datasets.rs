@@ -38,15 +38,10 @@ impl MongoDatasets {
         counted(&self.database, CATALOGUE).clone_with_type()
     }
 
-    async fn read(&self, document: &Document) -> Result<Dataset, StoreError> {
-        let mut dataset = read(document).ok_or_else(|| failed(format!("{document} describes no dataset")))?;
-        dataset.rows = rows_of(&self.database, &dataset).estimated_document_count().await.map_err(driver)?;
-        Ok(dataset)
-    }
-
-    /// Changes what is said of a dataset and raises its version. Whether it was there.
-    async fn change(&self, dataset: &Dataset, mut change: Document) -> Result<bool, StoreError> {
-        change.insert("$inc", doc! { "version": 1_i64 });
+    /// Raises a dataset's version, and says what else changed. Whether it was there.
+    async fn change(&self, dataset: &Dataset, added: usize, set: Option<Document>) -> Result<bool, StoreError> {
+        let mut change = doc! { "$inc": { "version": 1_i64, "rows": whole(added as u64) } };
+        change.extend(set.map(|set| ("$set".to_owned(), set.into())));
         let changed = self.catalogue().update_one(is(dataset), change).await.map_err(driver)?;
         Ok(changed.matched_count > 0)
     }
@@ -86,14 +81,14 @@ impl Datasets for MongoDatasets {
                 "columns": &columns,
                 "version": whole(generation),
                 "is_finished": false,
+                "rows": 0_i64,
             };
             match self.catalogue().insert_one(document).await {
                 Ok(_) => {}
                 Err(error) if super::book::is_duplicate(&error) => return Ok(None),
                 Err(error) => return Err(driver(error)),
             }
-            let dataset =
-                Dataset { id: id.clone(), generation, columns, version: generation, is_finished: false, rows: 0 };
+            let dataset = Dataset::new(id.clone(), generation, columns);
             // What a removal left that was cut short.
             rows_of(&self.database, &dataset).drop().await.map_err(driver)?;
             Ok(Some(dataset))
@@ -106,18 +101,20 @@ impl Datasets for MongoDatasets {
             if !self.is_there(dataset).await? {
                 return Ok(false);
             }
+            let mut added = rows.len();
             if !rows.is_empty() {
                 let documents = rows.iter().map(|row| of_row(dataset, row)).collect::<Result<Vec<_>, _>>()?;
                 let collection = counted(&self.database, dataset.id.as_str());
                 if let Err(error) = collection.insert_many(documents).ordered(false).await {
                     let refused = refused(error)?;
+                    added -= refused.len();
                     if let Some(refused) = refused.iter().find(|refused| refused.code != DUPLICATE_KEY) {
                         return Err(failed(format!("a row is refused: {} (code {})", refused.message, refused.code)));
                     }
                 }
             }
             // After the rows: who reads this version has them.
-            self.change(dataset, Document::new()).await
+            self.change(dataset, added, None).await
         })
         .await
     }
@@ -134,13 +131,15 @@ impl Datasets for MongoDatasets {
             let name = IndexOptions::builder().name(dataset_field(Slot::Column(column))).build();
             collection.create_index(IndexModel::builder().keys(keys).options(name).build()).await.map_err(driver)?;
         }
-        bounded(self.change(dataset, doc! { "$set": { "is_finished": true } })).await
+        // Workers that ended between a batch and its count have left that wrong.
+        let rows = collection.estimated_document_count().await.map_err(driver)?;
+        bounded(self.change(dataset, 0, Some(doc! { "is_finished": true, "rows": whole(rows) }))).await
     }
 
     async fn describe(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
         bounded(async {
             match self.catalogue().find_one(doc! { "_id": id.as_str() }).await.map_err(driver)? {
-                Some(document) => self.read(&document).await.map(Some),
+                Some(document) => read(&document).map(Some),
                 None => Ok(None),
             }
         })
@@ -153,7 +152,7 @@ impl Datasets for MongoDatasets {
             let mut datasets = Vec::new();
             while cursor.advance().await.map_err(driver)? {
                 let document = cursor.deserialize_current().map_err(driver)?;
-                datasets.push(self.read(&document).await?);
+                datasets.push(read(&document)?);
             }
             Ok(datasets)
         })
@@ -183,7 +182,11 @@ fn version(build: &Document) -> String {
     }
 }
 
-fn read(document: &Document) -> Option<Dataset> {
+fn read(document: &Document) -> Result<Dataset, StoreError> {
+    described(document).ok_or_else(|| failed(format!("{document} describes no dataset")))
+}
+
+fn described(document: &Document) -> Option<Dataset> {
     let number = |field: &str| document.get_i64(field).ok().and_then(|number| u64::try_from(number).ok());
     let columns = document.get_array("columns").ok()?.iter().map(|name| name.as_str().map(str::to_owned));
     Some(Dataset {
@@ -192,7 +195,7 @@ fn read(document: &Document) -> Option<Dataset> {
         columns: columns.collect::<Option<_>>()?,
         version: number("version")?,
         is_finished: document.get_bool("is_finished").ok()?,
-        rows: 0,
+        rows: number("rows")?,
     })
 }
 

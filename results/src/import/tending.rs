@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use votes::{
-    StoreError, UnixMillis,
+    Dataset, StoreError, UnixMillis,
     import::{Import, ImportId, ImportState, Target},
 };
 
@@ -64,11 +64,8 @@ impl Importer {
         let is_there = match &import.target {
             Target::Votes { .. } => true,
             Target::Dataset { dataset, generation } => {
-                let dataset = self.0.stores.datasets.describe(dataset).await?;
-                match dataset.filter(|found| found.generation == *generation) {
-                    Some(dataset) => self.0.stores.datasets.finish(&dataset).await?,
-                    None => false,
-                }
+                let dataset = Dataset::new(dataset.clone(), *generation, import.contents.columns.clone());
+                self.0.stores.datasets.finish(&dataset).await?
             }
         };
         let state = if is_there {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{counter, describe_counter};
 use tokio::time::sleep;
 use votes::{
-    Casting, DatasetId, DatasetRow, Reason, Refusal, StoreError, UnixMillis, VoteRequest,
+    Casting, Dataset, DatasetRow, Reason, Refusal, StoreError, UnixMillis, VoteRequest,
     import::{Ballots, Chunk, CsvRow, Import, ImportState, Loaded, Target, rows},
 };
 
@@ -58,7 +58,10 @@ impl Importer {
         };
         let rows = rows(chunk, &bytes, import.contents.columns.len());
         let loaded = match &import.target {
-            Target::Dataset { dataset, generation } => self.load_rows(dataset, *generation, rows).await?,
+            Target::Dataset { dataset, generation } => {
+                let dataset = Dataset::new(dataset.clone(), *generation, import.contents.columns.clone());
+                self.load_rows(&dataset, rows).await?
+            }
             Target::Votes { contest } => match Ballots::new(&import.contents, contest.clone()) {
                 Ok(ballots) => Some(self.cast(&ballots, rows).await?),
                 Err(refusal) => return self.give_up(&import, &refusal.detail).await,
@@ -83,14 +86,9 @@ impl Importer {
     /// Loads rows of a dataset. `None` if that is not there any more.
     async fn load_rows(
         &self,
-        dataset: &DatasetId,
-        generation: u64,
+        dataset: &Dataset,
         rows: impl Iterator<Item = CsvRow>,
     ) -> Result<Option<Loaded>, StoreError> {
-        let datasets = &self.0.stores.datasets;
-        let Some(dataset) = datasets.describe(dataset).await?.filter(|found| found.generation == generation) else {
-            return Ok(None);
-        };
         let mut loaded = Loaded::default();
         let (mut batch, mut bytes) = (Vec::with_capacity(ROWS), 0);
         let mut rows = rows.peekable();
@@ -104,7 +102,7 @@ impl Importer {
             }
             if batch.len() == ROWS || bytes >= BYTES || rows.peek().is_none() {
                 let count = batch.len() as u64;
-                if !datasets.load(&dataset, std::mem::take(&mut batch)).await? {
+                if !self.0.stores.datasets.load(dataset, std::mem::take(&mut batch)).await? {
                     return Ok(None);
                 }
                 loaded.rows += count;

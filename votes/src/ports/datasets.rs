@@ -120,6 +120,11 @@ impl Dataset {
     /// So many columns, from the first, have an index once all rows are there. Servers allow 64 indexes; each costs room.
     pub const INDEXED_COLUMNS: usize = 16;
 
+    /// One that was just made.
+    pub fn new(id: DatasetId, generation: u64, columns: Vec<String>) -> Self {
+        Self { id, generation, columns, version: generation, is_finished: false, rows: 0 }
+    }
+
     /// The columns that have an index.
     pub fn indexed(&self) -> std::ops::Range<usize> {
         let indexed = if self.is_finished { Self::INDEXED_COLUMNS } else { 0 };
