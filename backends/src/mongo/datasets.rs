@@ -38,10 +38,8 @@ impl MongoDatasets {
         counted(&self.database, CATALOGUE).clone_with_type()
     }
 
-    /// Raises a dataset's version, and says what else changed. Whether it was there.
-    async fn change(&self, dataset: &Dataset, added: usize, set: Option<Document>) -> Result<bool, StoreError> {
-        let mut change = doc! { "$inc": { "version": 1_i64, "rows": whole(added as u64) } };
-        change.extend(set.map(|set| ("$set".to_owned(), set.into())));
+    /// Changes what is said of a dataset. Whether it was there.
+    async fn change(&self, dataset: &Dataset, change: Document) -> Result<bool, StoreError> {
         let changed = self.catalogue().update_one(is(dataset), change).await.map_err(driver)?;
         Ok(changed.matched_count > 0)
     }
@@ -114,7 +112,7 @@ impl Datasets for MongoDatasets {
                 }
             }
             // After the rows: who reads this version has them.
-            self.change(dataset, added, None).await
+            self.change(dataset, doc! { "$inc": { "version": 1_i64, "rows": whole(added as u64) } }).await
         })
         .await
     }
@@ -133,7 +131,8 @@ impl Datasets for MongoDatasets {
         }
         // Workers that ended between a batch and its count have left that wrong.
         let rows = collection.estimated_document_count().await.map_err(driver)?;
-        bounded(self.change(dataset, 0, Some(doc! { "is_finished": true, "rows": whole(rows) }))).await
+        let finished = doc! { "is_finished": true, "rows": whole(rows) };
+        bounded(self.change(dataset, doc! { "$inc": { "version": 1_i64 }, "$set": finished })).await
     }
 
     async fn describe(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
