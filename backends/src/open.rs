@@ -98,11 +98,9 @@ pub struct Reading {
     pub answers: Arc<dyn Answers>,
 }
 
-/// What importing files needs.
+/// What importing files needs, beside the datasets of [`Reading`].
 #[derive(Clone)]
 pub struct Importing {
-    /// Where rows become datasets.
-    pub datasets: Arc<dyn Datasets>,
     /// What is known of imports.
     pub imports: Arc<dyn Imports>,
     /// The way of their chunks to workers.
@@ -369,14 +367,13 @@ impl Stores {
         Err(without("objects", "objects"))
     }
 
-    /// What importing files needs.
+    /// What importing files needs, beside the datasets of [`reading`](Self::reading).
     ///
     /// # Errors
     /// As [`queue`](Self::queue).
     pub async fn importing(&self, weight: Weight) -> Result<Importing, Failure> {
-        let (datasets, imports, chunks, objects) =
-            try_join!(self.datasets(weight), self.imports(weight), self.chunks(weight), self.objects(weight))?;
-        Ok(Importing { datasets, imports, chunks, objects })
+        let (imports, chunks, objects) = try_join!(self.imports(weight), self.chunks(weight), self.objects(weight))?;
+        Ok(Importing { imports, chunks, objects })
     }
 
     /// The voters' secret: the configured one, or that which the embedded log keeps.

@@ -110,11 +110,12 @@ pub async fn run_with(
 ) -> Result<(), ServeError> {
     let leaving = shutdown.child_token();
     let (importing, door) = (sources.importing.clone(), sources.door.clone());
+    let datasets = Arc::clone(&sources.reading.datasets);
     let (access, answers) = (Access::new(sources.token.clone()), Arc::clone(&sources.reading.answers));
     let stores = Arc::new(Stores::new(sources, limits.read_pool));
     let watch = Watch::new(Arc::clone(&stores), limits, leaving.clone());
     let reader = Reader::new(Arc::clone(&stores), answers);
-    let importer = Importer::new(importing, door);
+    let importer = Importer::new(datasets, importing, door);
     tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().work()));
     tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().tend()));
     tokio::spawn(leaving.clone().run_until_cancelled_owned(reader.clone().keep_popular()));

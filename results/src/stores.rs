@@ -53,7 +53,7 @@ pub struct Sources {
     pub reading: Reading,
     /// The vote log, asked only for where it ends: how many votes have been accepted.
     pub feed: Arc<dyn VoteFeed>,
-    /// What importing files needs.
+    /// What importing files needs, beside the datasets.
     pub importing: Importing,
     /// The way of imported votes to the log.
     pub door: Door,

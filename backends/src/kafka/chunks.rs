@@ -18,9 +18,6 @@ use votes::{ChunkQueue, Facts, Store, StoreError, import::Chunk};
 use super::{LOST, Voice, address::Address, topic};
 use crate::open::NotOpen;
 
-/// How long a broker may take to have what is published.
-const ANSWER: Duration = Duration::from_secs(5);
-
 /// How often a worker that waits looks whether its client still knows a broker.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -55,13 +52,6 @@ impl KafkaChunks {
         let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
         topic::ensure_chunks(&address).await?;
         Ok(Self { address, producer: Mutex::default(), worker: Mutex::default() })
-    }
-
-    fn producer(&self) -> KafkaResult<FutureProducer<Voice>> {
-        let mut config = self.address.client();
-        config.set("acks", "all").set("enable.idempotence", "true");
-        config.set("message.timeout.ms", ANSWER.as_millis().to_string());
-        FutureProducer::from_config_and_context(&config, Voice::default())
     }
 
     /// Joins the group.
@@ -125,7 +115,7 @@ impl ChunkQueue for KafkaChunks {
         let mut kept = self.producer.lock().await;
         let producer = match kept.take() {
             Some(producer) => producer,
-            None => self.producer().map_err(failed)?,
+            None => super::producer(&self.address).map_err(failed)?,
         };
         let topic = self.address.chunks_topic();
         let mut sent = Vec::with_capacity(chunks.len());

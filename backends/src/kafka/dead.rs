@@ -7,7 +7,7 @@ use rdkafka::{
     Message, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult},
+    error::KafkaError,
     message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
@@ -46,18 +46,11 @@ impl DeadLetters {
         let mut kept = self.producer.lock().await;
         let producer = match kept.take() {
             Some(producer) => producer,
-            None => self.open_producer().map_err(failed)?,
+            None => super::producer(&self.address).map_err(failed)?,
         };
         self.put(&producer, dead).await?;
         *kept = Some(producer);
         Ok(())
-    }
-
-    fn open_producer(&self) -> KafkaResult<FutureProducer<Voice>> {
-        let mut config = self.address.client();
-        config.set("acks", "all").set("enable.idempotence", "true");
-        config.set("message.timeout.ms", ANSWER.as_millis().to_string());
-        FutureProducer::from_config_and_context(&config, Voice::default())
     }
 
     async fn put(&self, producer: &FutureProducer<Voice>, dead: &[DeadLetter]) -> Result<(), StoreError> {

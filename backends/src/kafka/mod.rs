@@ -46,6 +46,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
+    producer::FutureProducer,
 };
 
 use address::Address;
@@ -62,6 +63,17 @@ const STORE: &str = "vote log";
 
 /// Said of a client that [has lost its brokers](Voice::has_lost_brokers).
 const LOST: &str = "Kafka's client knows no broker any more";
+
+/// How long brokers may take to have for good what is sent seldom.
+const DELIVERED: Duration = Duration::from_secs(5);
+
+/// What sends records that are seldom, and that have to be there for good.
+fn producer(address: &Address) -> KafkaResult<FutureProducer<Voice>> {
+    let mut config = address.client();
+    config.set("acks", "all").set("enable.idempotence", "true");
+    config.set("message.timeout.ms", DELIVERED.as_millis().to_string());
+    FutureProducer::from_config_and_context(&config, Voice::default())
+}
 
 /// The text of a record's header, if it has one of this name.
 fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str> {

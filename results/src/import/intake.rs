@@ -122,7 +122,7 @@ impl Importer {
         let no_name =
             || Refusal::field("name", format_args!("is missing, and {file:?} gives none; give one, as ?name=ballots"));
         let name = name.or_else(|| DatasetId::of_file(file)).ok_or_else(no_name)?;
-        if if_exists == IfExists::Refuse && self.0.stores.datasets.describe(&name).await.map_err(failed)?.is_some() {
+        if if_exists == IfExists::Refuse && self.0.datasets.describe(&name).await.map_err(failed)?.is_some() {
             return Err(taken(&name));
         }
         Ok(Wish::Dataset { name: Some(name), if_exists })
@@ -178,7 +178,7 @@ impl Importer {
 
     /// Makes the dataset.
     async fn make(&self, name: &DatasetId, if_exists: IfExists, columns: &[String]) -> Result<Dataset, Problem> {
-        let datasets = &self.0.stores.datasets;
+        let datasets = &self.0.datasets;
         for number in 1..NAMES {
             let numbered = if number == 1 { Some(name.clone()) } else { name.numbered(number) };
             let wanted =

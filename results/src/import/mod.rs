@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use backends::Importing;
 use tokio::sync::Notify;
-use votes::{Door, StoreError, import::ImportId};
+use votes::{Datasets, Door, StoreError, import::ImportId};
 
 /// How long is waited after a store has failed: twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Importer(Arc<Shared>);
 
 struct Shared {
+    /// Where rows become datasets.
+    datasets: Arc<dyn Datasets>,
     stores: Importing,
     /// The way of rows that are votes.
     door: Door,
@@ -38,9 +40,9 @@ struct Shared {
 }
 
 impl Importer {
-    pub(crate) fn new(stores: Importing, door: Door) -> Self {
+    pub(crate) fn new(datasets: Arc<dyn Datasets>, stores: Importing, door: Door) -> Self {
         worker::describe_metrics();
-        Self(Arc::new(Shared { stores, door, progress: Notify::new() }))
+        Self(Arc::new(Shared { datasets, stores, door, progress: Notify::new() }))
     }
 }
 

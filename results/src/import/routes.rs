@@ -255,6 +255,6 @@ pub(crate) async fn remove_dataset(
 ) -> Result<NoContent, Problem> {
     let missing = || Problem::plain(Status::NotFound, "there is no such dataset");
     let id: DatasetId = dataset.parse().map_err(|_| missing())?;
-    let removed = importer.0.stores.datasets.remove(&id).await.map_err(|error| unavailable(&error))?;
+    let removed = importer.0.datasets.remove(&id).await.map_err(|error| unavailable(&error))?;
     if removed { Ok(NoContent) } else { Err(missing()) }
 }

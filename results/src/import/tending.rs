@@ -65,7 +65,7 @@ impl Importer {
             Target::Votes { .. } => true,
             Target::Dataset { dataset, generation } => {
                 let dataset = Dataset::new(dataset.clone(), *generation, import.contents.columns.clone());
-                self.0.stores.datasets.finish(&dataset).await?
+                self.0.datasets.finish(&dataset).await?
             }
         };
         let state = if is_there {

@@ -102,7 +102,7 @@ impl Importer {
             }
             if batch.len() == ROWS || bytes >= BYTES || rows.peek().is_none() {
                 let count = batch.len() as u64;
-                if !self.0.stores.datasets.load(dataset, std::mem::take(&mut batch)).await? {
+                if !self.0.datasets.load(dataset, std::mem::take(&mut batch)).await? {
                     return Ok(None);
                 }
                 loaded.rows += count;
