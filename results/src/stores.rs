@@ -34,9 +34,6 @@ const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many questions people may have in the tallies at a time; more of them wait, within the time-out.
 const QUESTIONS: usize = 4;
 
-/// How many questions may be in the archive at a time that each bring a connection of their own.
-const DIRECT_QUESTIONS: usize = 32;
-
 const TALLIES: &str = "tallies";
 const ARCHIVE: &str = "archive";
 const DATASETS: &str = "datasets";
@@ -70,7 +67,6 @@ pub(crate) struct Stores {
     silent: Mutex<BTreeSet<&'static str>>,
     tallies_questions: Arc<Semaphore>,
     archive_questions: Arc<Semaphore>,
-    direct_questions: Arc<Semaphore>,
     settlement: Mutex<Settlement>,
 }
 
@@ -85,7 +81,6 @@ impl Stores {
             tallies_questions: Arc::new(Semaphore::new(QUESTIONS)),
             // Searching a large book takes a machine's whole strength, and counting needs it, too.
             archive_questions: Arc::new(Semaphore::new(read_pool)),
-            direct_questions: Arc::new(Semaphore::new(DIRECT_QUESTIONS)),
             settlement: Mutex::default(),
         }
     }
@@ -188,13 +183,9 @@ impl Stores {
 
     /// A page of votes or of a dataset, on a connection that is kept or, with `is_direct`, on a new one.
     pub(crate) async fn find(&self, is_direct: bool, table: &Table, query: &Query) -> Result<Found, StoreError> {
-        let (archive, places) = if is_direct {
-            (&self.sources.reading.direct, &self.direct_questions)
-        } else {
-            (&self.sources.reading.pool, &self.archive_questions)
-        };
+        let archive = if is_direct { &self.sources.reading.direct } else { &self.sources.reading.pool };
         let (archive, table, query) = (Arc::clone(archive), table.clone(), query.clone());
-        self.query(ARCHIVE, places, async move { archive.find(&table, &query).await }).await
+        self.query(ARCHIVE, &self.archive_questions, async move { archive.find(&table, &query).await }).await
     }
 
     /// The dataset of this name as it is now.

@@ -105,8 +105,8 @@ impl Drop for Upload {
         let (Some(mut upload), Ok(runtime)) = (self.upload.take(), Handle::try_current()) else { return };
         let mut parts = mem::take(&mut self.parts);
         runtime.spawn(async move {
-            // First, since a part that comes later would stay.
-            parts.shutdown().await;
+            // First, since a part that is stored later would stay; one that is cut off may be stored all the same.
+            while parts.join_next().await.is_some() {}
             if let Err(error) = within(CALL, upload.abort()).await {
                 tracing::warn!(%error, "parts of an object that was given up may stay in the object store");
             }

@@ -166,7 +166,12 @@ impl Importer {
             }
         };
         let import = Import { id, file, begun_at: UnixMillis::now(), target, contents, state: ImportState::Loading };
-        self.0.stores.imports.begin(&import, &chunks).await.map_err(failed)?;
+        if let Err(error) = self.0.stores.imports.begin(&import, &chunks).await {
+            if let Target::Dataset { dataset, .. } = &import.target {
+                let _ = self.0.datasets.remove(dataset).await;
+            }
+            return Err(failed(error));
+        }
         if let Err(error) = self.0.stores.chunks.publish(&chunks).await {
             // They will be published when nobody has done them.
             tracing::warn!(%import.id, error = %error.problem, "chunks can't be published now");

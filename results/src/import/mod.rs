@@ -15,11 +15,15 @@ pub(crate) mod routes;
 mod tending;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use backends::Importing;
 use tokio::sync::Notify;
-use votes::{Datasets, Door, StoreError, import::ImportId};
+use votes::{Datasets, Door, StoreError, UnixMillis, import::ImportId};
 
 /// How long is waited after a store has failed: twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -37,12 +41,18 @@ struct Shared {
     door: Door,
     /// Something was done: an import may have ended.
     progress: Notify,
+    /// When this process last loaded a chunk of an import.
+    loaded_at: Mutex<HashMap<ImportId, UnixMillis>>,
 }
 
 impl Importer {
     pub(crate) fn new(datasets: Arc<dyn Datasets>, stores: Importing, door: Door) -> Self {
         worker::describe_metrics();
-        Self(Arc::new(Shared { datasets, stores, door, progress: Notify::new() }))
+        Self(Arc::new(Shared { datasets, stores, door, progress: Notify::new(), loaded_at: Mutex::default() }))
+    }
+
+    fn loaded_at(&self) -> MutexGuard<'_, HashMap<ImportId, UnixMillis>> {
+        self.0.loaded_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

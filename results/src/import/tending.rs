@@ -13,8 +13,9 @@ use super::{Importer, Patience};
 /// How often is looked, if nothing was done meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// After so long without a chunk that was done, those that are not are published anew: whoever should have published them may be
-/// gone. Twice as long each time, since a chunk that comes twice costs a look.
+/// After so long without a chunk that was done, somebody may be gone. Those that are not done are published anew, twice as long later
+/// each time, since a chunk that comes twice costs a look; and if all are done, everybody finishes the import. Until then only whoever
+/// loaded its last chunk does, since making a dataset's indexes is work for one.
 const SILENCE: Duration = Duration::from_secs(20);
 const LONGEST_SILENCE: Duration = Duration::from_mins(10);
 
@@ -38,17 +39,23 @@ impl Importer {
     }
 
     async fn look(&self, published: &mut Published) -> Result<(), StoreError> {
+        let known: Vec<ImportId> = self.loaded_at().keys().copied().collect();
         let loading = self.0.stores.imports.loading().await?;
-        published.retain(|id, _| loading.iter().any(|import| import.id == *id));
+        let has_ended = |id: &ImportId| loading.iter().all(|import| import.id != *id);
+        published.retain(|id, _| !has_ended(id));
+        // Not of one that has begun meanwhile.
+        self.loaded_at().retain(|id, _| !(known.contains(id) && has_ended(id)));
         for import in &loading {
             let progress = self.0.stores.imports.progress(import.id).await?;
-            if progress.chunks >= import.contents.chunks {
-                self.finish(import).await?;
-                continue;
-            }
             let last = progress.last_done_at.unwrap_or(import.begun_at).max(import.begun_at);
             let silence = UnixMillis::now().0.saturating_sub(last.0);
             let silence = Duration::from_millis(u64::try_from(silence).unwrap_or_default());
+            if progress.chunks >= import.contents.chunks {
+                if silence >= SILENCE || self.loaded_at().get(&import.id) == progress.last_done_at.as_ref() {
+                    self.finish(import).await?;
+                }
+                continue;
+            }
             let (at, wait) = published.get(&import.id).copied().unwrap_or((Instant::now() - silence, SILENCE));
             if silence >= SILENCE && at.elapsed() >= wait {
                 let chunks = self.0.stores.imports.undone(import.id, CHUNKS).await?;

@@ -70,7 +70,9 @@ impl Importer {
         let Some(loaded) = loaded else {
             return self.give_up(&import, "its dataset was removed").await;
         };
-        imports.done(chunk, UnixMillis::now(), &loaded).await?;
+        let now = UnixMillis::now();
+        imports.done(chunk, now, &loaded).await?;
+        self.loaded_at().insert(import.id, now);
         counter!("ovation_import_chunks_total").increment(1);
         counter!("ovation_import_rows_total", "outcome" => "loaded").increment(loaded.rows);
         counter!("ovation_import_rows_total", "outcome" => "bad").increment(loaded.bad);
