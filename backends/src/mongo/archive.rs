@@ -22,6 +22,9 @@ use votes::{
 use super::{PATIENCE, bounded, connect, document::unhex, problem};
 use crate::open::NotOpen;
 
+/// What the port is called in errors.
+const STORE: &str = "archive";
+
 /// A question may look at so many rows.
 const MOST_ROWS: usize = 100_000;
 
@@ -103,7 +106,7 @@ impl MongoArchive {
 #[async_trait]
 impl Store for MongoArchive {
     async fn check(&self) -> Result<Facts, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             self.databases.book.run_command(doc! { "ping": 1 }).await.map_err(|error| failed(problem(&error)))?;
             Ok(Facts::new())
         })
@@ -114,7 +117,7 @@ impl Store for MongoArchive {
 #[async_trait]
 impl Archive for MongoArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
-        bounded(Rows::of(&self.databases, table, self.most_rows).find(query)).await
+        bounded(STORE, Rows::of(&self.databases, table, self.most_rows).find(query)).await
     }
 }
 
@@ -138,7 +141,7 @@ impl Store for DirectArchive {
 impl Archive for DirectArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
         let client = self.0.client().map_err(|error| failed(problem(&error)))?;
-        let found = bounded(Rows::of(&self.0.databases(&client), table, MOST_ROWS).find(query)).await;
+        let found = bounded(STORE, Rows::of(&self.0.databases(&client), table, MOST_ROWS).find(query)).await;
         client.shutdown().immediate(true).await;
         found
     }
@@ -374,5 +377,5 @@ fn driver(error: mongodb::error::Error) -> StoreError {
 }
 
 fn failed(problem: String) -> StoreError {
-    StoreError::new("archive", problem)
+    StoreError::new(STORE, problem)
 }

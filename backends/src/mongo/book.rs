@@ -20,7 +20,7 @@ use votes::{
 use uuid::Uuid;
 
 use super::{
-    bounded,
+    STORE, bounded,
     connect::{self, counted},
     document::{int64, of_repeat, read_checkpoint, read_place, read_repeat, read_vote},
     failed,
@@ -161,7 +161,7 @@ impl Store for MongoBook {
     /// Writes a little with majority: only that shows that there is a primary, that it has a majority behind it, and that the
     /// disks take it.
     async fn check(&self) -> Result<Facts, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let now = doc! { "$set": { "at": DateTime::now() } };
             match self.checkpoints.update_one(doc! { "_id": "check" }, now).upsert(true).await {
                 Ok(_) => {}
@@ -189,7 +189,7 @@ impl Store for MongoBook {
 #[async_trait]
 impl Book for MongoBook {
     async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             Ok(self.read_checkpoint(partition).await?.map_or_else(Checkpoint::default, |(checkpoint, _)| checkpoint))
         })
         .await
@@ -200,7 +200,7 @@ impl Book for MongoBook {
     }
 
     async fn locate(&self, keys: Vec<BallotKey>) -> Result<Vec<Option<Place>>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let mut places = HashMap::with_capacity(keys.len());
             for keys in keys.chunks(LOCATE_CHUNK) {
                 let wanted: Vec<&str> = keys.iter().map(BallotKey::as_str).collect();
@@ -238,7 +238,7 @@ impl Book for MongoBook {
             "cut_off": is_cut_off(cut_off),
         };
         let raise = doc! { "$set": fields.clone() };
-        bounded(async {
+        bounded(STORE, async {
             for _ in 0..ADVANCE_ATTEMPTS {
                 // No upsert: where the document is there and B is not in the range, it would try to make a second one.
                 let raised = self.checkpoints.update_one(below.clone(), raise.clone()).await.map_err(driver)?;
@@ -276,12 +276,12 @@ impl Book for MongoBook {
             "partition": i32::from(partition.0),
             "offset": { "$gte": int64(from), "$lt": int64(to) },
         };
-        bounded(Self::read_votes(&self.votes, filter, doc! { "offset": 1 }, most)).await
+        bounded(STORE, Self::read_votes(&self.votes, filter, doc! { "offset": 1 }, most)).await
     }
 
     async fn note_repeats(&self, repeats: Vec<Repeat>) -> Result<(), StoreError> {
         let documents: Vec<RawDocumentBuf> = repeats.iter().map(of_repeat).collect();
-        bounded(async {
+        bounded(STORE, async {
             let Err(error) = self.repeats.insert_many(documents).ordered(false).await else { return Ok(()) };
             // Those that are there already say the same: of a ballot one vote stands.
             match refused(error)?.iter().find(|refused| refused.code != DUPLICATE_KEY) {
@@ -299,7 +299,7 @@ impl Book for MongoBook {
             "partition": i32::from(partition.0),
             "offset": { "$gte": int64(from), "$lt": int64(to) },
         };
-        bounded(async {
+        bounded(STORE, async {
             let mut cursor = self.repeats.find(filter).sort(doc! { "offset": 1 }).await.map_err(driver)?;
             let mut repeats = Vec::new();
             while cursor.advance().await.map_err(driver)? {
@@ -311,7 +311,7 @@ impl Book for MongoBook {
     }
 
     async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             for _ in 0..ADVANCE_ATTEMPTS {
                 let Some((Checkpoint { cut_off, .. }, Some(generation))) = self.read_checkpoint(partition).await?
                 else {
@@ -331,7 +331,7 @@ impl Book for MongoBook {
     async fn summarise(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
         let Summary { cut_off, counts } = summary;
         let generation = Uuid::now_v7().to_string();
-        bounded(async {
+        bounded(STORE, async {
             summary::write(&self.summaries, partition, &generation, cut_off, &counts).await?;
             let fields = doc! { "cut_off": int64(cut_off), "summary": &generation };
             let unmoved = doc! { "_id": partition.to_string(), "cut_off": is_cut_off(from) };
@@ -350,18 +350,18 @@ impl Book for MongoBook {
     }
 
     async fn forget(&self, partition: Partition) -> Result<u64, StoreError> {
-        let (cut_off, generation, held) = bounded(async {
+        let (cut_off, generation, held) = bounded(STORE, async {
             let checkpoint = self.read_checkpoint(partition).await?;
             let (Checkpoint { cut_off, .. }, generation) = checkpoint.unwrap_or_default();
             Ok((cut_off, generation.unwrap_or_default(), self.held(partition, cut_off).await?))
         })
         .await?;
         let (mut from, mut forgotten) = (Offset(0), 0);
-        while let Some((deleted, next)) = bounded(self.forget_some(partition, from, cut_off, &held)).await? {
+        while let Some((deleted, next)) = bounded(STORE, self.forget_some(partition, from, cut_off, &held)).await? {
             forgotten += deleted;
             from = next;
         }
-        bounded(async {
+        bounded(STORE, async {
             let old = doc! { "partition": i32::from(partition.0), "offset": { "$lt": int64(cut_off) } };
             self.repeats.delete_many(old).await.map_err(driver)?;
             self.summaries.delete_many(summary::others(partition, &generation, cut_off)).await.map_err(driver)
@@ -372,7 +372,7 @@ impl Book for MongoBook {
 
     /// The documents of the database, not as they are compressed.
     async fn size(&self) -> Result<u64, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let stats = self.database.run_command(doc! { "dbStats": 1 }).await.map_err(driver)?;
             // Whatever type the server chose. Files and indexes don't shrink when documents leave, so they tell nothing.
             let bytes = match stats.get("dataSize") {
@@ -392,7 +392,7 @@ impl Book for MongoBook {
             "$set": { "offset": int64(to) },
             "$unset": { "last_offset": "", "last_vote_id": "" },
         };
-        bounded(async {
+        bounded(STORE, async {
             let partition = doc! { "_id": partition.to_string() };
             self.checkpoints.update_one(partition, rewound).upsert(true).await.map(drop).map_err(driver)
         })

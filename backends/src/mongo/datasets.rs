@@ -22,6 +22,9 @@ use super::{
     problem,
 };
 
+/// What the port is called in errors.
+const STORE: &str = "datasets";
+
 const CATALOGUE: &str = "_datasets";
 
 pub(crate) struct MongoDatasets {
@@ -57,7 +60,7 @@ fn is(dataset: &Dataset) -> Document {
 #[async_trait]
 impl Store for MongoDatasets {
     async fn check(&self) -> Result<Facts, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             // Of the admin database: not every server that speaks the protocol knows the command elsewhere.
             let admin = self.database.client().database("admin");
             let server = admin.run_command(doc! { "buildInfo": 1 }).await.map_err(driver)?;
@@ -70,7 +73,7 @@ impl Store for MongoDatasets {
 #[async_trait]
 impl Datasets for MongoDatasets {
     async fn create(&self, id: &DatasetId, columns: Vec<String>) -> Result<Option<Dataset>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
             let generation = u64::try_from(now).unwrap_or(0);
             let document = doc! {
@@ -95,7 +98,7 @@ impl Datasets for MongoDatasets {
     }
 
     async fn load(&self, dataset: &Dataset, rows: Vec<DatasetRow>) -> Result<bool, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             if !self.is_there(dataset).await? {
                 return Ok(false);
             }
@@ -118,7 +121,7 @@ impl Datasets for MongoDatasets {
     }
 
     async fn finish(&self, dataset: &Dataset) -> Result<bool, StoreError> {
-        if !bounded(self.is_there(dataset)).await? {
+        if !bounded(STORE, self.is_there(dataset)).await? {
             return Ok(false);
         }
         let collection = counted(&self.database, dataset.id.as_str());
@@ -132,11 +135,11 @@ impl Datasets for MongoDatasets {
         // Workers that ended between a batch and its count have left that wrong.
         let rows = collection.estimated_document_count().await.map_err(driver)?;
         let finished = doc! { "is_finished": true, "rows": whole(rows) };
-        bounded(self.change(dataset, doc! { "$inc": { "version": 1_i64 }, "$set": finished })).await
+        bounded(STORE, self.change(dataset, doc! { "$inc": { "version": 1_i64 }, "$set": finished })).await
     }
 
     async fn describe(&self, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             match self.catalogue().find_one(doc! { "_id": id.as_str() }).await.map_err(driver)? {
                 Some(document) => read(&document).map(Some),
                 None => Ok(None),
@@ -146,7 +149,7 @@ impl Datasets for MongoDatasets {
     }
 
     async fn list(&self) -> Result<Vec<Dataset>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let mut cursor = self.catalogue().find(doc! {}).sort(doc! { "_id": 1 }).await.map_err(driver)?;
             let mut datasets = Vec::new();
             while cursor.advance().await.map_err(driver)? {
@@ -159,7 +162,7 @@ impl Datasets for MongoDatasets {
     }
 
     async fn remove(&self, id: &DatasetId) -> Result<bool, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let removed = self.catalogue().delete_one(doc! { "_id": id.as_str() }).await.map_err(driver)?;
             if removed.deleted_count == 0 {
                 return Ok(false);
@@ -223,5 +226,5 @@ fn driver(error: mongodb::error::Error) -> StoreError {
 }
 
 fn failed(problem: String) -> StoreError {
-    StoreError::new("datasets", problem)
+    StoreError::new(STORE, problem)
 }

@@ -19,6 +19,9 @@ use super::{
     problem,
 };
 
+/// What the port is called in errors.
+const STORE: &str = "imports";
+
 const IMPORTS: &str = "_imports";
 const CHUNKS: &str = "_import_chunks";
 
@@ -46,7 +49,7 @@ impl MongoImports {
 #[async_trait]
 impl Store for MongoImports {
     async fn check(&self) -> Result<Facts, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             self.database.run_command(doc! { "ping": 1 }).await.map_err(driver)?;
             Ok(Facts::new())
         })
@@ -60,15 +63,16 @@ impl Imports for MongoImports {
         // The chunks first: an import that is there has all of them.
         for some in chunks.chunks(CHUNKS_AT_ONCE) {
             let documents = some.iter().map(of_chunk).collect::<Result<Vec<_>, _>>()?;
-            bounded(async { new_only(self.chunks().insert_many(documents).ordered(false).await.map(drop)) }).await?;
+            bounded(STORE, async { new_only(self.chunks().insert_many(documents).ordered(false).await.map(drop)) })
+                .await?;
         }
         let mut document = serialize_to_document(import).map_err(failed)?;
         document.insert("_id", import.id.to_string());
-        bounded(async { new_only(self.imports().insert_one(document).await.map(drop)) }).await
+        bounded(STORE, async { new_only(self.imports().insert_one(document).await.map(drop)) }).await
     }
 
     async fn find(&self, id: ImportId) -> Result<Option<Import>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let found = self.imports().find_one(doc! { "_id": id.to_string() }).await.map_err(driver)?;
             found.map(read).transpose()
         })
@@ -76,7 +80,7 @@ impl Imports for MongoImports {
     }
 
     async fn loading(&self) -> Result<Vec<Import>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let filter = doc! { "state.state": "loading" };
             let mut found = self.imports().find(filter).sort(doc! { "_id": 1 }).await.map_err(driver)?;
             let mut imports = Vec::new();
@@ -89,7 +93,7 @@ impl Imports for MongoImports {
     }
 
     async fn progress(&self, id: ImportId) -> Result<ImportProgress, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let done = chunks_of(id, true);
             let mut found = self.chunks().find(done).sort(doc! { "_id": 1 }).await.map_err(driver)?;
             let mut progress = ImportProgress::default();
@@ -105,7 +109,7 @@ impl Imports for MongoImports {
     }
 
     async fn is_done(&self, chunk: &Chunk) -> Result<bool, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let done = doc! { "_id": key(chunk.import, chunk.number), "done_at": { "$exists": true } };
             Ok(self.chunks().find_one(done).await.map_err(driver)?.is_some())
         })
@@ -114,7 +118,7 @@ impl Imports for MongoImports {
 
     async fn done(&self, chunk: &Chunk, at: UnixMillis, loaded: &Loaded) -> Result<(), StoreError> {
         let loaded = serialize_to_bson(loaded).map_err(failed)?;
-        bounded(async {
+        bounded(STORE, async {
             let undone = doc! { "_id": key(chunk.import, chunk.number), "done_at": { "$exists": false } };
             let done = doc! { "$set": { "done_at": at.0, "loaded": loaded } };
             self.chunks().update_one(undone, done).await.map_err(driver)?;
@@ -124,7 +128,7 @@ impl Imports for MongoImports {
     }
 
     async fn undone(&self, id: ImportId, most: usize) -> Result<Vec<Chunk>, StoreError> {
-        bounded(async {
+        bounded(STORE, async {
             let most = i64::try_from(most).unwrap_or(i64::MAX);
             let chunks = self.chunks();
             let found = chunks.find(chunks_of(id, false)).sort(doc! { "_id": 1 }).limit(most);
@@ -142,7 +146,7 @@ impl Imports for MongoImports {
 
     async fn end(&self, id: ImportId, state: &ImportState) -> Result<(), StoreError> {
         let state = serialize_to_bson(state).map_err(failed)?;
-        bounded(async {
+        bounded(STORE, async {
             let loading = doc! { "_id": id.to_string(), "state.state": "loading" };
             self.imports().update_one(loading, doc! { "$set": { "state": state } }).await.map_err(driver)?;
             Ok(())
@@ -190,5 +194,5 @@ fn driver(error: Error) -> StoreError {
 }
 
 fn failed(problem: impl std::fmt::Display) -> StoreError {
-    StoreError::new("imports", problem)
+    StoreError::new(STORE, problem)
 }

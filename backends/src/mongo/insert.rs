@@ -14,7 +14,7 @@ use mongodb::{
 use tokio::sync::oneshot;
 use votes::{LoggedVote, StoreError};
 
-use super::{bounded, document::of_vote, failed, problem};
+use super::{STORE, bounded, document::of_vote, failed, problem};
 
 /// The server's code for an `_id` that is there already.
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
@@ -103,7 +103,7 @@ impl Inserter {
         let documents = batches.iter().flat_map(|batch| batch.votes.iter().map(of_vote));
         // Unordered: a duplicate does not stop those after it.
         let insert = self.0.votes.insert_many(documents).ordered(false);
-        let refused = bounded(async {
+        let refused = bounded(STORE, async {
             match insert.await {
                 Ok(_) => Ok(Vec::new()),
                 Err(error) => refused(error),

@@ -39,16 +39,17 @@ pub(crate) use imports::MongoImports;
 /// How long any call may take. The driver itself waits for ever for an answer from a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A call of the port: bounded in time, its error in words.
-async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match timeout(PATIENCE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(failed(format!("no answer within {} s", PATIENCE.as_secs()))),
-    }
+/// What the book is called in errors.
+const STORE: &str = "book";
+
+/// A call of a port: bounded in time, its error in words.
+async fn bounded<T>(store: &'static str, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| Err(StoreError::new(store, format_args!("no answer within {} s", PATIENCE.as_secs())));
+    timeout(PATIENCE, call).await.unwrap_or_else(late)
 }
 
 fn failed(problem: impl std::fmt::Display) -> StoreError {
-    StoreError::new("book", problem)
+    StoreError::new(STORE, problem)
 }
 
 /// What the driver's error says, without the labels by which the driver talks to itself.
