@@ -51,16 +51,16 @@ impl Spread {
     /// These ratios of a figure in words: by how much it is lower or higher, and how sure that is.
     pub(crate) fn outcome(self, figure: &str, one: &str, other: &str) -> String {
         let Self { least, median, most } = self;
+        // Nothing is 100 % lower.
+        let (digits, percent_digits) = if median < 0.1 { (4, 1) } else { (2, 0) };
+        let ratio = format!("ratio {median:.digits$}, {least:.digits$} to {most:.digits$}");
         if !self.is_decided() {
-            return format!(
-                "{figure}: no difference can be told (ratio {median:.2}, {least:.2} to {most:.2} over the rounds)"
-            );
+            return format!("{figure}: no difference can be told ({ratio} over the rounds)");
         }
         let word = if median < 1.0 { "lower" } else { "higher" };
         let percent = (median - 1.0).abs() * 100.0;
         format!(
-            "{figure} of {one} is {percent:.0} % {word} than that of {other} in every round (ratio {median:.2}, {least:.2} to \
-             {most:.2})"
+            "{figure} of {one} is {percent:.percent_digits$} % {word} than that of {other} in every round ({ratio})"
         )
     }
 }
@@ -75,6 +75,16 @@ mod tests {
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Spread { least: 1.0, median: 2.5, most: 4.0 });
         assert!(Spread::of([0.8, 0.9]).is_decided() && Spread::of([1.1, 2.0]).is_decided());
         assert!(!Spread::of([0.9, 1.1]).is_decided());
+    }
+
+    #[test]
+    fn a_small_ratio_keeps_its_digits() {
+        let outcome = |ratio| Spread::of([ratio]).outcome("mean", "a", "b");
+        assert_eq!(
+            outcome(0.0024),
+            "mean of a is 99.8 % lower than that of b in every round (ratio 0.0024, 0.0024 to 0.0024)"
+        );
+        assert_eq!(outcome(0.896), "mean of a is 10 % lower than that of b in every round (ratio 0.90, 0.90 to 0.90)");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! `ovation tally`: the standing of a contest.
 
-use std::process::ExitCode;
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -37,12 +41,17 @@ pub(crate) async fn run(args: TallyArgs) -> Result<ExitCode, Failure> {
         println!("{}", serde_json::to_string(&Printed { contest, total: *total, bands })?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}: {} votes", tally.contest, tally.total);
+    let mut text = format!("{}: {} votes\n", tally.contest, tally.total);
     for (rank, band) in tally.bands.iter().enumerate() {
-        println!("{:>4}  {:>10}  {:>6.2} %  {}", rank + 1, band.votes, band.share * 100.0, band.name);
+        writeln!(text, "{:>4}  {:>10}  {:>6.2} %  {}", rank + 1, band.votes, band.share * 100.0, band.name)?;
     }
     if tally.others.bands > 0 {
-        println!("      {:>10}            and {} more bands", tally.others.votes, tally.others.bands);
+        writeln!(text, "      {:>10}            and {} more bands", tally.others.votes, tally.others.bands)?;
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        // `head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
     }
     Ok(ExitCode::SUCCESS)
 }

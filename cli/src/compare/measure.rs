@@ -106,7 +106,8 @@ impl Doors {
         let report = flood::measure(door, url.clone(), load.0, length, stop.child_token()).await?;
         let after = self.usage(door).await?;
         if report.acknowledged == 0 {
-            return Err(format!("{} acknowledged no vote at {url}: {:?}", door.name(), report.complaint()).into());
+            let why = report.complaint().unwrap_or_else(|| "none was sent".to_owned());
+            return Err(format!("{} acknowledged no vote at {url}: {why}", door.name()).into());
         }
         let of_a_vote = |total: f64| total / report.acknowledged as f64;
         Ok(Measurement {
