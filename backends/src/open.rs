@@ -278,15 +278,12 @@ impl Stores {
         let kept = self.watch("answers", weight);
         match &self.place {
             #[cfg(feature = "embedded")]
-            Place::Folder(folder) => {
-                let missing = || OpenError::new("archive", "the stores are open for reading only");
-                Ok(Reading {
-                    pool: archive.opened(folder.archive(false).ok_or_else(missing)?),
-                    direct: folder.archive(true).ok_or_else(missing)?,
-                    datasets: datasets.opened(folder.datasets().ok_or_else(missing)?),
-                    answers: kept.opened(folder.answers(self.cache_bytes).ok_or_else(missing)?),
-                })
-            }
+            Place::Folder(folder) => Ok(Reading {
+                pool: archive.opened(writable("archive", folder.archive(false))?),
+                direct: writable("archive", folder.archive(true))?,
+                datasets: datasets.opened(writable("datasets", folder.datasets())?),
+                answers: kept.opened(writable("answers", folder.answers(self.cache_bytes))?),
+            }),
             Place::Servers(servers) => {
                 let answers = servers.open_answers(self.cache_bytes).map_err(|error| error.told("tally", "answers"))?;
                 let open = || servers.open_archives(self.read_pool);
@@ -309,10 +306,7 @@ impl Stores {
         let watch = self.watch("datasets", weight);
         match &self.place {
             #[cfg(feature = "embedded")]
-            Place::Folder(folder) => {
-                let missing = || OpenError::new("datasets", "the stores are open for reading only");
-                Ok(watch.opened(folder.datasets().ok_or_else(missing)?))
-            }
+            Place::Folder(folder) => Ok(watch.opened(writable("datasets", folder.datasets())?)),
             Place::Servers(servers) => watch.reach("book", servers.patience, || servers.open_datasets()).await,
         }
     }
@@ -325,10 +319,7 @@ impl Stores {
         let watch = self.watch("imports", weight);
         match &self.place {
             #[cfg(feature = "embedded")]
-            Place::Folder(folder) => {
-                let missing = || OpenError::new("imports", "the stores are open for reading only");
-                Ok(watch.opened(folder.imports().ok_or_else(missing)?))
-            }
+            Place::Folder(folder) => Ok(watch.opened(writable("imports", folder.imports())?)),
             Place::Servers(servers) => watch.reach("book", servers.patience, || servers.open_imports()).await,
         }
     }
@@ -341,10 +332,7 @@ impl Stores {
         let watch = self.watch("chunks", weight);
         match &self.place {
             #[cfg(feature = "embedded")]
-            Place::Folder(folder) => {
-                let missing = || OpenError::new("chunks", "the stores are open for reading only");
-                Ok(watch.opened(folder.chunks().ok_or_else(missing)?))
-            }
+            Place::Folder(folder) => Ok(watch.opened(writable("chunks", folder.chunks())?)),
             Place::Servers(servers) => watch.reach("queue", servers.patience, || servers.open_chunks()).await,
         }
     }
@@ -669,6 +657,12 @@ impl Servers {
         #[cfg(not(feature = "redis"))]
         unreachable!("refused when the configuration was read")
     }
+}
+
+/// A part of a folder that is there to be changed.
+#[cfg(feature = "embedded")]
+fn writable<T>(part: &'static str, opened: Option<T>) -> Result<T, OpenError> {
+    opened.ok_or_else(|| OpenError::new(part, "the stores are open for reading only"))
 }
 
 fn without(key: &str, feature: &str) -> ConfigError {

@@ -48,6 +48,8 @@ def address(text):
     """IP[:PORT], as both."""
     try:
         parts = urlsplit(f"//{text}")
+        if parts.netloc.endswith(":"):
+            raise ValueError("no port")
         return str(ipaddress.ip_address(parts.hostname or "")), parts.port
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is not like 192.0.2.1:30080 or [2001:db8::1]:80") from None
