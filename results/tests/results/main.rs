@@ -3,6 +3,7 @@
 
 mod client;
 mod grpc;
+mod importing;
 mod leaving;
 mod memory;
 mod outages;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use results::Limits;
+use results::{Limits, Sources};
 use service::{CancellationToken, http::ServeError, token::ReadToken};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -32,11 +32,16 @@ pub(crate) async fn start_with(limits: Limits) -> Server {
 
 /// As [`start`], on stores that have something already, for who has a token.
 pub(crate) async fn start_on(memory: Arc<Memory>, limits: Limits, token: Option<ReadToken>) -> Server {
+    let sources = memory.sources(&["bands", "quiet"], token).await;
+    serve(memory, sources, limits).await
+}
+
+/// Serves what is in these sources.
+pub(crate) async fn serve(memory: Arc<Memory>, sources: Sources, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let grpc = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let (sender, bound) = oneshot::channel();
-    let sources = memory.sources(&["bands", "quiet"], token).await;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let task = tokio::spawn(results::run_with(limits, any, listener, sources, shutdown.clone(), |address| {
         sender.send(address).unwrap();
