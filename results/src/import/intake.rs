@@ -246,6 +246,6 @@ fn broken(error: multer::Error) -> Problem {
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 fn failed(error: StoreError) -> Problem {
     tracing::warn!(store = error.store, error = %error.problem, "a file was not taken");
-    let detail = format!("the file can't be stored now, as the {} does not do its work; send it again", error.store);
+    let detail = format!("the file can't be stored now (what fails: {}); send it again", error.store);
     Problem::plain(Status::ServiceUnavailable, detail)
 }
