@@ -167,7 +167,10 @@ impl Importer {
         };
         let import = Import { id, file, begun_at: UnixMillis::now(), target, contents, state: ImportState::Loading };
         if let Err(error) = self.0.stores.imports.begin(&import, &chunks).await {
-            if let Target::Dataset { dataset, .. } = &import.target {
+            if let Target::Dataset { dataset, generation } = &import.target
+                && let Ok(Some(made)) = self.0.datasets.describe(dataset).await
+                && made.generation == *generation
+            {
                 let _ = self.0.datasets.remove(dataset).await;
             }
             return Err(failed(error));
