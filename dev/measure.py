@@ -51,6 +51,13 @@ def get(url):
         return json.load(answer)
 
 
+def series(admin, name):
+    """What a program at `admin` measures by this name: its labels, as they are written, and its value."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return [(labels, float(value)) for labels, value in (line.rsplit(" ", 1) for line in lines if line.startswith(name + "{"))]
+
+
 def row_of(row, header):
     """Prints a row of a Markdown table, after the header if there was none yet; returns the header."""
     if header is None:

@@ -41,7 +41,7 @@ struct Shared {
     door: Door,
     /// Something was done: an import may have ended.
     progress: Notify,
-    /// When this process last loaded a chunk of an import.
+    /// When this process last loaded a chunk of an import, if that was a short time ago.
     loaded_at: Mutex<HashMap<ImportId, UnixMillis>>,
 }
 

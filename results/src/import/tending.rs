@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use votes::{
-    Dataset, StoreError, UnixMillis,
+    StoreError, UnixMillis,
     import::{Import, ImportId, ImportState, Target},
 };
 
@@ -39,17 +39,13 @@ impl Importer {
     }
 
     async fn look(&self, published: &mut Published) -> Result<(), StoreError> {
-        let known: Vec<ImportId> = self.loaded_at().keys().copied().collect();
         let loading = self.0.stores.imports.loading().await?;
-        let has_ended = |id: &ImportId| loading.iter().all(|import| import.id != *id);
-        published.retain(|id, _| !has_ended(id));
-        // Not of one that has begun meanwhile.
-        self.loaded_at().retain(|id, _| !(known.contains(id) && has_ended(id)));
+        published.retain(|id, _| loading.iter().any(|import| import.id == *id));
+        self.loaded_at().retain(|_, at| since(*at) < SILENCE);
         for import in &loading {
             let progress = self.0.stores.imports.progress(import.id).await?;
             let last = progress.last_done_at.unwrap_or(import.begun_at).max(import.begun_at);
-            let silence = UnixMillis::now().0.saturating_sub(last.0);
-            let silence = Duration::from_millis(u64::try_from(silence).unwrap_or_default());
+            let silence = since(last);
             if progress.chunks >= import.contents.chunks {
                 if silence >= SILENCE || self.loaded_at().get(&import.id) == progress.last_done_at.as_ref() {
                     self.finish(import).await?;
@@ -71,8 +67,7 @@ impl Importer {
         let is_there = match &import.target {
             Target::Votes { .. } => true,
             Target::Dataset { dataset, generation } => {
-                let dataset = Dataset::new(dataset.clone(), *generation, import.contents.columns.clone());
-                self.0.datasets.finish(&dataset).await?
+                self.0.datasets.finish(&import.contents.dataset(dataset, *generation)).await?
             }
         };
         let state = if is_there {
@@ -84,4 +79,8 @@ impl Importer {
         tracing::info!(import = %import.id, rows = import.contents.rows, "an import is done");
         Ok(())
     }
+}
+
+fn since(at: UnixMillis) -> Duration {
+    Duration::from_millis(u64::try_from(UnixMillis::now().0.saturating_sub(at.0)).unwrap_or_default())
 }

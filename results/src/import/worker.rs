@@ -59,8 +59,7 @@ impl Importer {
         let rows = rows(chunk, &bytes, import.contents.columns.len());
         let loaded = match &import.target {
             Target::Dataset { dataset, generation } => {
-                let dataset = Dataset::new(dataset.clone(), *generation, import.contents.columns.clone());
-                self.load_rows(&dataset, rows).await?
+                self.load_rows(&import.contents.dataset(dataset, *generation), rows).await?
             }
             Target::Votes { contest } => match Ballots::new(&import.contents, contest.clone()) {
                 Ok(ballots) => Some(self.cast(&ballots, rows).await?),

@@ -338,7 +338,7 @@ impl Archive for Memory {
 #[async_trait]
 impl Datasets for Memory {
     async fn create(&self, id: &DatasetId, columns: Vec<String>) -> Result<Option<Dataset>, StoreError> {
-        let dataset = Dataset { id: id.clone(), generation: 1, columns, version: 1, is_finished: false, rows: 0 };
+        let dataset = Dataset::new(id.clone(), 1, columns);
         self.data().datasets.insert(id.clone(), (dataset.clone(), Vec::new()));
         Ok(Some(dataset))
     }

@@ -16,7 +16,7 @@ pub use ballot::Ballots;
 pub use rows::{CsvRow, rows};
 pub use split::{BadFile, Splitter};
 
-use crate::{ContestId, DatasetId, UnixMillis};
+use crate::{ContestId, Dataset, DatasetId, UnixMillis};
 
 /// A file that is being imported, or was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,13 @@ pub struct Contents {
     pub rows: u64,
     /// Into how many chunks it is cut.
     pub chunks: u32,
+}
+
+impl Contents {
+    /// A dataset that was made for its rows, as it was then.
+    pub fn dataset(&self, id: &DatasetId, generation: u64) -> Dataset {
+        Dataset::new(id.clone(), generation, self.columns.clone())
+    }
 }
 
 /// What rows become.
