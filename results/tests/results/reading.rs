@@ -138,7 +138,8 @@ async fn an_answer_that_breaks_off_is_seen_to_be_no_whole_one() {
     };
     let (answer, ()) = join(server.get_raw("/v1/votes?format=csv"), fail).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..200]);
-    assert!(!answer.ends_with("0\r\n\r\n"), "it has the end of a whole answer");
+    // The last chunk alone is not it: a row may end with a 0.
+    assert!(!answer.ends_with("\r\n0\r\n\r\n"), "it has the end of a whole answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
