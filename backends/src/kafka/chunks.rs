@@ -10,12 +10,12 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{CommitMode, Consumer, StreamConsumer},
     error::KafkaResult,
-    producer::{FutureProducer, FutureRecord},
+    producer::FutureRecord,
 };
 use tokio::{sync::Mutex, time::timeout};
 use votes::{ChunkQueue, Facts, Store, StoreError, import::Chunk};
 
-use super::{LOST, Voice, address::Address, topic};
+use super::{LOST, Voice, address::Address, seldom::Seldom, topic};
 use crate::open::NotOpen;
 
 /// How often a worker that waits looks whether its client still knows a broker.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(15);
 
 pub(crate) struct KafkaChunks {
     address: Address,
-    producer: Mutex<Option<FutureProducer<Voice>>>,
+    sender: Seldom,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -51,7 +51,7 @@ impl KafkaChunks {
     pub(crate) async fn connect(url: &str) -> Result<Self, NotOpen> {
         let address = Address::parse(url).map_err(NotOpen::BadUrl)?;
         topic::ensure_chunks(&address).await?;
-        Ok(Self { address, producer: Mutex::default(), worker: Mutex::default() })
+        Ok(Self { sender: Seldom::new(&address), address, worker: Mutex::default() })
     }
 
     /// Joins the group.
@@ -105,31 +105,23 @@ impl Worker {
 #[async_trait]
 impl Store for KafkaChunks {
     async fn check(&self) -> Result<Facts, StoreError> {
-        Ok(Facts::from([("topic", self.address.chunks_topic())]))
+        let topic = self.address.chunks_topic();
+        let now = self.sender.look_at(&topic).await.map_err(failed)?;
+        topic::led(&topic, &now).map_err(failed)?;
+        Ok(Facts::from([("topic", topic)]))
     }
 }
 
 #[async_trait]
 impl ChunkQueue for KafkaChunks {
     async fn publish(&self, chunks: &[Chunk]) -> Result<(), StoreError> {
-        let mut kept = self.producer.lock().await;
-        let producer = match kept.take() {
-            Some(producer) => producer,
-            None => super::producer(&self.address).map_err(failed)?,
-        };
         let topic = self.address.chunks_topic();
-        let mut sent = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            let payload = serde_json::to_vec(chunk).map_err(failed)?;
+        let payloads = chunks.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let records = chunks.iter().zip(&payloads).map(|(chunk, payload)| {
             let partition = i32::try_from(chunk.number % u32::from(self.address.partitions)).unwrap_or_default();
-            let record = FutureRecord::<(), _>::to(&topic).partition(partition).payload(&payload);
-            sent.push(producer.send_result(record).map_err(|(error, _)| failed(error))?);
-        }
-        for delivery in sent {
-            delivery.await.map_err(failed)?.map_err(|(error, _)| failed(error))?;
-        }
-        *kept = Some(producer);
-        Ok(())
+            FutureRecord::to(&topic).partition(partition).payload(payload.as_slice())
+        });
+        self.sender.send(records).await.map_err(failed)
     }
 
     async fn next(&self) -> Result<Chunk, StoreError> {
@@ -156,4 +148,30 @@ impl ChunkQueue for KafkaChunks {
 
 fn failed(problem: impl std::fmt::Display) -> StoreError {
     StoreError::new("imports", problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// How long anything may take, with an order of magnitude for a busy machine.
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_health_is_that_of_its_brokers() {
+        let cluster = MockCluster::new(1).unwrap();
+        let url = format!("kafka://{}/votes?partitions=2", cluster.bootstrap_servers());
+        let address = Address::parse(&url).unwrap();
+        cluster.create_topic(&address.chunks_topic(), 2, 1).unwrap();
+        let chunks = KafkaChunks { sender: Seldom::new(&address), address, worker: Mutex::default() };
+        assert_eq!(chunks.check().await.unwrap()["topic"], "votes.imports");
+        cluster.broker_down(-1).unwrap();
+        let problem = timeout(SOON, chunks.check()).await.expect("an answer").unwrap_err();
+        assert!(problem.to_string().starts_with("imports: "), "{problem}");
+        cluster.broker_up(-1).unwrap();
+        let recovered = async { while chunks.check().await.is_err() {} };
+        timeout(SOON, recovered).await.expect("it is well again");
+    }
 }

@@ -9,12 +9,11 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     message::{BorrowedMessage, Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::FutureRecord,
 };
-use tokio::sync::Mutex;
 use votes::{DeadLetter, Offset, Partition, Place, Poison, StoreError, UnixMillis};
 
-use super::{STORE, Voice, address::Address, header_of};
+use super::{STORE, Voice, address::Address, header_of, seldom::Seldom};
 
 /// How long a broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -23,10 +22,9 @@ const PARTITION: &str = "partition";
 const OFFSET: &str = "offset";
 const REASON: &str = "reason";
 
-/// Dead letters are rare: clients are made when the first is met, and anew after an error.
 pub(super) struct DeadLetters {
     address: Address,
-    producer: Mutex<Option<FutureProducer<Voice>>>,
+    sender: Seldom,
 }
 
 impl ConsumerContext for Voice {}
@@ -37,44 +35,28 @@ fn failed(error: impl std::fmt::Display) -> StoreError {
 
 impl DeadLetters {
     pub(super) fn new(address: &Address) -> Self {
-        Self { address: address.clone(), producer: Mutex::default() }
+        Self { address: address.clone(), sender: Seldom::new(address) }
     }
 
     /// Puts letters on the topic; each is there for good when this returns. One that is already there is there twice, and
     /// listed once.
     pub(super) async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
-        let mut kept = self.producer.lock().await;
-        let producer = match kept.take() {
-            Some(producer) => producer,
-            None => super::producer(&self.address).map_err(failed)?,
-        };
-        self.put(&producer, dead).await?;
-        *kept = Some(producer);
-        Ok(())
-    }
-
-    async fn put(&self, producer: &FutureProducer<Voice>, dead: &[DeadLetter]) -> Result<(), StoreError> {
         let topic = self.address.dead_topic();
-        let mut sent = Vec::with_capacity(dead.len());
-        for DeadLetter { place, accepted_at, poison } in dead {
+        let records = dead.iter().map(|DeadLetter { place, accepted_at, poison }| {
             let (partition, offset) = (place.partition.to_string(), place.offset.to_string());
             let header = |key, value| Header { key, value: Some(value) };
             let headers = OwnedHeaders::new_with_capacity(3)
                 .insert(header(PARTITION, partition.as_str()))
                 .insert(header(OFFSET, offset.as_str()))
                 .insert(header(REASON, poison.reason.as_str()));
-            let record = FutureRecord::to(&topic)
+            FutureRecord::to(&topic)
                 .partition(i32::from(place.partition.0))
-                .key(&poison.key)
-                .payload(&poison.value)
+                .key(poison.key.as_slice())
+                .payload(poison.value.as_slice())
                 .timestamp(accepted_at.0)
-                .headers(headers);
-            sent.push(producer.send_result(record).map_err(|(error, _)| failed(error))?);
-        }
-        for delivery in sent {
-            delivery.await.map_err(failed)?.map_err(|(error, _)| failed(error))?;
-        }
-        Ok(())
+                .headers(headers)
+        });
+        self.sender.send(records).await.map_err(failed)
     }
 
     /// The letters about offsets in `[from, to)` of a partition.

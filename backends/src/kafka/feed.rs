@@ -333,12 +333,7 @@ pub(super) fn failed(error: impl std::fmt::Display) -> StoreError {
 #[async_trait]
 impl Store for KafkaFeed {
     async fn check(&self) -> Result<Facts, StoreError> {
-        self.ask(|client, topic| {
-            let metadata = client.fetch_metadata(Some(&topic.name), ANSWER).map_err(failed)?;
-            let found = metadata.topics().first().ok_or_else(|| failed("Kafka says nothing of the topic"))?;
-            topic.check(found)
-        })
-        .await
+        self.ask(|client, topic| topic.check(&client.fetch_metadata(Some(&topic.name), ANSWER).map_err(failed)?)).await
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`group`] | which partitions are whose |
 //! | [`dead`] | the dead-letter topic |
 //! | [`chunks`] | the topic of imports' chunks |
+//! | [`seldom`] | sends dead letters and chunks |
 //! | [`expire`] | letting go of what is counted |
 //! | `errors` | tried: what a door answers to each error of a broker |
 //! | `lost` | tried: clients that forget all brokers |
@@ -30,6 +31,7 @@ mod lost;
 mod outbox;
 mod queue;
 mod receipts;
+mod seldom;
 mod topic;
 
 use std::{
@@ -46,7 +48,6 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
-    producer::FutureProducer,
 };
 
 use address::Address;
@@ -63,17 +64,6 @@ const STORE: &str = "vote log";
 
 /// Said of a client that [has lost its brokers](Voice::has_lost_brokers).
 const LOST: &str = "Kafka's client knows no broker any more";
-
-/// How long brokers may take to have for good what is sent seldom.
-const DELIVERED: Duration = Duration::from_secs(5);
-
-/// What sends records that are seldom, and that have to be there for good.
-fn producer(address: &Address) -> KafkaResult<FutureProducer<Voice>> {
-    let mut config = address.client();
-    config.set("acks", "all").set("enable.idempotence", "true");
-    config.set("message.timeout.ms", DELIVERED.as_millis().to_string());
-    FutureProducer::from_config_and_context(&config, Voice::default())
-}
 
 /// The text of a record's header, if it has one of this name.
 fn header_of<'a>(message: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str> {

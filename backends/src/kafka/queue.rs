@@ -234,9 +234,7 @@ impl Store for KafkaQueue {
         let (handle, topic) = (self.producer.handle(), self.topic.clone());
         let look = move || {
             let metadata = handle.client().fetch_metadata(Some(&topic.name), DESCRIBE);
-            let metadata = metadata.map_err(|error| StoreError::new(STORE, error))?;
-            let found = metadata.topics().first().ok_or_else(|| StoreError::new(STORE, "Kafka says nothing of it"))?;
-            topic.check(found)
+            topic.check(&metadata.map_err(|error| StoreError::new(STORE, error))?)
         };
         let looked = tokio::task::spawn_blocking(look).await;
         let mut facts = looked.map_err(|error| StoreError::new(STORE, error))??;

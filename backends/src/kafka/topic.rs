@@ -7,7 +7,7 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::Consumer,
     error::RDKafkaErrorCode,
-    metadata::MetadataTopic,
+    metadata::{Metadata, MetadataTopic},
 };
 use votes::{Facts, StoreError};
 
@@ -44,30 +44,34 @@ impl Topic {
     }
 
     /// Whether every partition has a leader and enough replicas in sync, of a fresh look at the topic.
-    pub(super) fn check(&self, now: &MetadataTopic) -> Result<Facts, StoreError> {
-        let problem = |problem: String| Err(StoreError::new(STORE, problem));
-        if let Some(error) = now.error() {
-            return problem(format!("topic {}: {}", self.name, RDKafkaErrorCode::from(error)));
-        }
+    pub(super) fn check(&self, now: &Metadata) -> Result<Facts, StoreError> {
+        let problem = |problem: String| StoreError::new(STORE, problem);
         let mut least = usize::MAX;
-        for partition in now.partitions() {
-            let id = partition.id();
-            if partition.leader() < 0 {
-                return problem(format!("partition {id} of topic {} has no leader", self.name));
-            }
+        for partition in led(&self.name, now).map_err(problem)?.partitions() {
             let in_sync = partition.isr().len();
             if in_sync < usize::from(self.min_insync) {
-                let wanted = self.min_insync;
-                return problem(format!(
-                    "partition {id} of topic {} has {in_sync} replicas in sync, and {wanted} are needed",
-                    self.name
-                ));
+                let (id, name, wanted) = (partition.id(), &self.name, self.min_insync);
+                return Err(problem(format!(
+                    "partition {id} of topic {name} has {in_sync} replicas in sync, and {wanted} are needed"
+                )));
             }
             least = least.min(in_sync);
         }
         let mut facts = self.facts();
         facts.insert("in_sync_replicas", least.to_string());
         Ok(facts)
+    }
+}
+
+/// A topic of which every partition has a leader, of a fresh look at it.
+pub(super) fn led<'a>(name: &str, now: &'a Metadata) -> Result<&'a MetadataTopic, String> {
+    let topic = now.topics().first().ok_or_else(|| format!("Kafka says nothing of topic {name}"))?;
+    if let Some(error) = topic.error() {
+        return Err(format!("topic {name}: {}", RDKafkaErrorCode::from(error)));
+    }
+    match topic.partitions().iter().find(|partition| partition.leader() < 0) {
+        Some(partition) => Err(format!("partition {} of topic {name} has no leader", partition.id())),
+        None => Ok(topic),
     }
 }
 

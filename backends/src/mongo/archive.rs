@@ -128,20 +128,29 @@ impl DirectArchive {
     pub(crate) fn new(place: Place) -> Self {
         Self(place)
     }
+
+    fn connect(&self) -> Result<(Client, MongoArchive), StoreError> {
+        let client = self.0.client().map_err(|error| failed(problem(&error)))?;
+        let archive = MongoArchive::new(self.0.databases(&client));
+        Ok((client, archive))
+    }
 }
 
 #[async_trait]
 impl Store for DirectArchive {
     async fn check(&self) -> Result<Facts, StoreError> {
-        Ok(Facts::new())
+        let (client, archive) = self.connect()?;
+        let checked = archive.check().await;
+        client.shutdown().immediate(true).await;
+        checked
     }
 }
 
 #[async_trait]
 impl Archive for DirectArchive {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
-        let client = self.0.client().map_err(|error| failed(problem(&error)))?;
-        let found = bounded(STORE, Rows::of(&self.0.databases(&client), table, MOST_ROWS).find(query)).await;
+        let (client, archive) = self.connect()?;
+        let found = archive.find(table, query).await;
         client.shutdown().immediate(true).await;
         found
     }

@@ -1,76 +1,29 @@
 //! Opens the ports from their URLs, and shows each one's state at `/health` from then on.
 
-use std::{
-    fmt::Display,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+mod error;
+mod servers;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
 
 use service::{Config, ConfigError, Health, health::Weight, program::Failure};
-use tokio::{
-    sync::OnceCell,
-    time::{Instant, sleep},
-    try_join,
-};
+use tokio::{sync::OnceCell, try_join};
 use votes::{
-    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Objects, Store, StoreError, Tallies, VoteFeed,
-    VoteQueue, VoterSecret,
+    Answers, Archive, Book, ChunkQueue, Contests, Datasets, Imports, Objects, Tallies, VoteFeed, VoteQueue, VoterSecret,
 };
+
+pub(crate) use error::NotOpen;
+pub use error::OpenError;
+pub(crate) use servers::Membership;
+
+use servers::{EMBEDDED, Servers};
+use watch::Watch;
 
 #[cfg(feature = "embedded")]
 use crate::embedded::{self, Embedded};
 
-/// How often a server that can't be reached is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
-
 /// How long a command waits for a server. Services wait for ever: the server may start after them.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A store that can't be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{what}: {problem}")]
-pub struct OpenError {
-    what: String,
-    problem: String,
-}
-
-impl OpenError {
-    pub(crate) fn new(what: impl Display, problem: impl Display) -> Self {
-        Self { what: what.to_string(), problem: problem.to_string() }
-    }
-}
-
-/// Why a server is not open.
-#[derive(Debug)]
-pub(crate) enum NotOpen {
-    /// The URL is wrong: what it should be.
-    BadUrl(String),
-    /// The server is not as it has to be, and what would be right. Trying again is no use.
-    Refused(String),
-    /// It did not answer as it should, but may soon.
-    Unreachable(String),
-}
-
-impl NotOpen {
-    /// If this is about a server's certificate: that it is not trusted, and which option names the authority that signed it.
-    pub(crate) fn untrusted(problem: &str, option: &str) -> Option<Self> {
-        problem.to_lowercase().contains("certificate").then(|| {
-            Self::Refused(format!(
-                "{problem}; its certificate has to name this host and be signed by an authority that is known here: give the \
-                 authority's certificate (PEM) by {option}"
-            ))
-        })
-    }
-
-    /// For the person who gave the URL; `key` is its key in the configuration.
-    fn told(self, key: &str, store: &str) -> Failure {
-        match self {
-            Self::BadUrl(problem) => ConfigError::new(key, problem).into(),
-            Self::Refused(problem) | Self::Unreachable(problem) => OpenError::new(store, problem).into(),
-        }
-    }
-}
 
 /// The three stores of a system. Each port is opened when it is asked for, and from then on shown at `/health`.
 #[derive(Clone)]
@@ -156,7 +109,7 @@ impl Stores {
             #[cfg(feature = "embedded")]
             None => Ok(Place::Folder(Embedded::open(&config.data, config.queue_votes)?)),
             #[cfg(not(feature = "embedded"))]
-            None => Err(without("queue", "embedded").into()),
+            None => Err(error::without("queue", "embedded").into()),
         })
     }
 
@@ -173,7 +126,7 @@ impl Stores {
                 Access::Write => Embedded::open(&config.data, config.queue_votes)?,
             })),
             #[cfg(not(feature = "embedded"))]
-            None => Err(without("queue", "embedded").into()),
+            None => Err(error::without("queue", "embedded").into()),
         })
     }
 
@@ -352,7 +305,7 @@ impl Stores {
         #[cfg(feature = "objects")]
         return Ok(Arc::new(crate::objects::ObjectStorage::open(&self.objects)?));
         #[cfg(not(feature = "objects"))]
-        Err(without("objects", "objects"))
+        Err(error::without("objects", "objects"))
     }
 
     /// What importing files needs, beside the datasets of [`reading`](Self::reading).
@@ -396,7 +349,7 @@ impl Stores {
         #[cfg(feature = "kafka")]
         return crate::kafka::has_consumers(&config.queue).await.map_err(|error| error.told("queue", "vote log"));
         #[cfg(not(feature = "kafka"))]
-        Err(without("queue", "kafka").into())
+        Err(error::without("queue", "kafka").into())
     }
 
     /// Damage of embedded stores that reading them would not show, in words.
@@ -412,250 +365,8 @@ impl Stores {
         Ok(Vec::new())
     }
 
-    /// Shows a port at `/health`, from before it is open.
     fn watch(&self, name: &'static str, weight: Weight) -> Watch {
-        let state: State = Arc::new(Mutex::new(Err("not opened yet".to_owned())));
-        let shown = Arc::clone(&state);
-        self.health.check(name, weight, move || {
-            let store = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            async move {
-                let store = store?.upgrade().ok_or("closed")?;
-                store.check().await.map_err(|error: StoreError| error.to_string())
-            }
-        });
-        Watch { name, state }
-    }
-}
-
-/// What `/health` asks about a port: the open store, or why it is not open.
-struct Watch {
-    name: &'static str,
-    state: State,
-}
-
-/// The store is not kept open by being watched: a feed that its consumer drops leaves the group at once.
-type State = Arc<Mutex<Result<Weak<dyn Store>, String>>>;
-
-impl Watch {
-    fn show(&self, state: Result<Weak<dyn Store>, String>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    fn opened<P: Port + ?Sized>(&self, port: Arc<P>) -> Arc<P> {
-        self.show(Ok(Arc::downgrade(&P::as_store(Arc::clone(&port)))));
-        port
-    }
-
-    /// Opens a port on a server that may not be up yet. `key` is the configuration's key of its URL.
-    async fn reach<P: Port + ?Sized, F: Future<Output = Result<Arc<P>, NotOpen>>>(
-        &self,
-        key: &'static str,
-        patience: Option<Duration>,
-        open: impl Fn() -> F,
-    ) -> Result<Arc<P>, Failure> {
-        Ok(self.opened(self.reach_any(key, patience, open).await?))
-    }
-
-    /// As [`reach`](Self::reach), of what is no port, or several.
-    async fn reach_any<P, F: Future<Output = Result<P, NotOpen>>>(
-        &self,
-        key: &'static str,
-        patience: Option<Duration>,
-        open: impl Fn() -> F,
-    ) -> Result<P, Failure> {
-        let begun = Instant::now();
-        let mut told = None;
-        loop {
-            let problem = match open().await {
-                Ok(port) => return Ok(port),
-                Err(NotOpen::Unreachable(problem)) if patience.is_none_or(|patience| begun.elapsed() < patience) => {
-                    problem
-                }
-                Err(error) => return Err(error.told(key, self.name)),
-            };
-            if told.as_ref() != Some(&problem) {
-                tracing::warn!(store = self.name, problem, "waiting for a store");
-                told = Some(problem.clone());
-            }
-            self.show(Err(problem));
-            sleep(TRY_AGAIN).await;
-        }
-    }
-}
-
-/// A port, as what all ports have in common.
-trait Port {
-    fn as_store(port: Arc<Self>) -> Arc<dyn Store>;
-}
-
-macro_rules! ports {
-    ($($port:ident)*) => {$(
-        impl Port for dyn $port {
-            fn as_store(port: Arc<Self>) -> Arc<dyn Store> {
-                port
-            }
-        }
-    )*};
-}
-
-ports!(VoteQueue VoteFeed Book Tallies Archive Datasets Answers Imports ChunkQueue Objects);
-
-/// The archive on kept connections, and the one on new ones.
-type Archives = (Arc<dyn Archive>, Arc<dyn Archive>);
-
-/// Stores on servers of their own. Those that are safe to share are opened once.
-#[allow(dead_code, reason = "which URLs are read depends on the features")]
-struct Servers {
-    queue: String,
-    tally: String,
-    book: String,
-    queue_votes: usize,
-    patience: Option<Duration>,
-    queue_port: OnceCell<Arc<dyn VoteQueue>>,
-    book_port: OnceCell<Arc<dyn Book>>,
-    tallies_port: OnceCell<Arc<dyn Tallies>>,
-}
-
-/// Connections on which datasets are described, made and filled.
-#[cfg(feature = "mongo")]
-const DATASETS_CONNECTIONS: u32 = 4;
-
-/// The URL of an embedded store.
-const EMBEDDED: &str = "embedded:";
-
-#[allow(clippy::unused_async, reason = "which ports are opened depends on the features")]
-impl Servers {
-    /// `None` if all stores are embedded.
-    fn of(config: &Config, needs: Needs, patience: Option<Duration>) -> Result<Option<Self>, ConfigError> {
-        let urls = [
-            ("queue", &config.queue, "kafka", ["kafka://"].as_slice(), cfg!(feature = "kafka")),
-            ("tally", &config.tally, "redis", &["redis://", "rediss://"], cfg!(feature = "redis")),
-            ("book", &config.book, "mongo", &["mongodb://", "mongodb+srv://"], cfg!(feature = "mongo")),
-        ];
-        let mut embedded = Vec::new();
-        for (key, url, feature, schemes, is_built) in urls {
-            if url == EMBEDDED {
-                embedded.push(key);
-                continue;
-            }
-            if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
-                let known = schemes.join("... or ");
-                // Only how it begins: there may be a password in it.
-                let begins = url
-                    .split_once("://")
-                    .map_or_else(|| format!("{url:?} names"), |(scheme, _)| format!("{scheme}:// begins"));
-                let problem = format!("{begins} no store of this kind; give {known}... or {EMBEDDED}");
-                return Err(ConfigError::new(key, problem));
-            }
-            if !is_built {
-                return Err(without(key, feature));
-            }
-        }
-        match embedded.as_slice() {
-            [] => {}
-            [..] if needs == Needs::Log && !embedded.contains(&"queue") => {}
-            [_, _, _] => return Ok(None),
-            [key, ..] => {
-                let problem = "embedded stores and servers can't be mixed: give the URLs of all three, or of none";
-                return Err(ConfigError::new(*key, problem));
-            }
-        }
-        Ok(Some(Self {
-            queue: config.queue.clone(),
-            tally: config.tally.clone(),
-            book: config.book.clone(),
-            queue_votes: config.queue_votes,
-            patience,
-            queue_port: OnceCell::new(),
-            book_port: OnceCell::new(),
-            tallies_port: OnceCell::new(),
-        }))
-    }
-
-    async fn open_queue(&self) -> Result<Arc<dyn VoteQueue>, NotOpen> {
-        #[cfg(feature = "kafka")]
-        return Ok(Arc::new(crate::kafka::KafkaQueue::connect(&self.queue, self.queue_votes).await?));
-        #[cfg(not(feature = "kafka"))]
-        unreachable!("refused when the configuration was read")
-    }
-
-    async fn open_feed(&self, membership: Membership) -> Result<Arc<dyn VoteFeed>, NotOpen> {
-        #[cfg(feature = "kafka")]
-        return Ok(Arc::new(crate::kafka::KafkaFeed::connect(&self.queue, membership).await?));
-        #[cfg(not(feature = "kafka"))]
-        unreachable!("refused when the configuration was read, {membership:?}")
-    }
-
-    async fn open_book(&self) -> Result<Arc<dyn Book>, NotOpen> {
-        #[cfg(feature = "mongo")]
-        return Ok(Arc::new(crate::meters::MeteredBook::new(Arc::new(
-            crate::mongo::MongoBook::connect(&self.book).await?,
-        ))));
-        #[cfg(not(feature = "mongo"))]
-        unreachable!("refused when the configuration was read")
-    }
-
-    async fn open_archives(&self, connections: u32) -> Result<Archives, NotOpen> {
-        #[cfg(feature = "mongo")]
-        {
-            use crate::{
-                meters::MeteredArchive,
-                mongo::{DirectArchive, MongoArchive, Place},
-            };
-
-            let place = Place::of(&self.book, connections).await?;
-            let pool = MeteredArchive::new(Arc::new(MongoArchive::new(place.connect().await?)), "pool");
-            let direct = MeteredArchive::new(Arc::new(DirectArchive::new(place)), "direct");
-            Ok((Arc::new(pool), Arc::new(direct)))
-        }
-        #[cfg(not(feature = "mongo"))]
-        unreachable!("refused when the configuration was read, {connections}")
-    }
-
-    async fn open_imports(&self) -> Result<Arc<dyn Imports>, NotOpen> {
-        #[cfg(feature = "mongo")]
-        return Ok(Arc::new(crate::mongo::MongoImports::new(
-            &crate::mongo::Place::of(&self.book, DATASETS_CONNECTIONS).await?.connect().await?,
-        )));
-        #[cfg(not(feature = "mongo"))]
-        unreachable!("refused when the configuration was read")
-    }
-
-    async fn open_chunks(&self) -> Result<Arc<dyn ChunkQueue>, NotOpen> {
-        #[cfg(feature = "kafka")]
-        return Ok(Arc::new(crate::kafka::KafkaChunks::connect(&self.queue).await?));
-        #[cfg(not(feature = "kafka"))]
-        unreachable!("refused when the configuration was read")
-    }
-
-    /// On connections of their own: a kept answer to a question about a dataset needs its version, which must not wait behind questions
-    /// that look through many rows.
-    async fn open_datasets(&self) -> Result<Arc<dyn Datasets>, NotOpen> {
-        #[cfg(feature = "mongo")]
-        {
-            use crate::mongo::{MongoDatasets, Place};
-
-            let place = Place::of(&self.book, DATASETS_CONNECTIONS).await?;
-            Ok(Arc::new(MongoDatasets::new(&place.connect().await?)))
-        }
-        #[cfg(not(feature = "mongo"))]
-        unreachable!("refused when the configuration was read")
-    }
-
-    fn open_answers(&self, bytes: usize) -> Result<Arc<dyn Answers>, NotOpen> {
-        #[cfg(feature = "redis")]
-        return Ok(Arc::new(crate::redis::RedisAnswers::new(&self.tally, bytes)?));
-        #[cfg(not(feature = "redis"))]
-        unreachable!("refused when the configuration was read, {bytes}")
-    }
-
-    async fn open_tallies(&self) -> Result<Arc<dyn Tallies>, NotOpen> {
-        #[cfg(feature = "redis")]
-        return Ok(Arc::new(crate::meters::MeteredTallies::new(Arc::new(
-            crate::redis::RedisTallies::connect(&self.tally).await?,
-        ))));
-        #[cfg(not(feature = "redis"))]
-        unreachable!("refused when the configuration was read")
+        Watch::new(&self.health, name, weight)
     }
 }
 
@@ -663,17 +374,4 @@ impl Servers {
 #[cfg(feature = "embedded")]
 fn writable<T>(part: &'static str, opened: Option<T>) -> Result<T, OpenError> {
     opened.ok_or_else(|| OpenError::new(part, "the stores are open for reading only"))
-}
-
-fn without(key: &str, feature: &str) -> ConfigError {
-    ConfigError::new(key, format!("this program was built without the feature `{feature}`"))
-}
-
-/// Who else reads the log with a reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Membership {
-    /// The consumers of one group: each has a share of the partitions.
-    Group,
-    /// Nobody: it has all partitions.
-    Alone,
 }
