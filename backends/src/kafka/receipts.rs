@@ -31,7 +31,17 @@ struct Open {
     /// The number of the first entry.
     first: usize,
     entries: VecDeque<Entry>,
+    /// Answers on their way to their senders.
+    untold: usize,
 }
+
+impl Open {
+    fn is_settled(&self) -> bool {
+        self.entries.is_empty() && self.untold == 0
+    }
+}
+
+type Answer = (ReceiptSender, Result<Receipt, PublishError>);
 
 struct Entry {
     since: Instant,
@@ -63,56 +73,57 @@ impl Receipts {
     /// Answers those that still wait, by their numbers.
     pub(super) fn settle(&self, outcomes: impl IntoIterator<Item = Outcome>) {
         let mut open = self.open();
-        let answers: Vec<_> = outcomes
-            .into_iter()
-            .filter_map(|(number, outcome)| {
-                let index = number.wrapping_sub(open.first);
-                let (sender, accepted_at) = open.entries.get_mut(index)?.take()?;
-                Some((sender, outcome.map(|place| Receipt { place, accepted_at })))
-            })
-            .collect();
-        self.forget_answered(&mut open);
-        drop(open);
-        // Whoever wakes puts his next vote in line, so nobody is woken under the lock.
-        for (sender, outcome) in answers {
-            // Whoever no longer listens has lost interest, not the vote.
-            let _ = sender.send(outcome);
-        }
+        let answers = outcomes.into_iter().filter_map(|(number, outcome)| {
+            let index = number.wrapping_sub(open.first);
+            let (sender, accepted_at) = open.entries.get_mut(index)?.take()?;
+            Some((sender, outcome.map(|place| Receipt { place, accepted_at })))
+        });
+        let answers = answers.collect();
+        self.tell(open, answers);
     }
 
     /// Answers all that have waited longer than `patience`: whether Kafka has those votes is not known. Returns how many.
     pub(super) fn expire(&self, patience: Duration) -> usize {
         let mut open = self.open();
         let late = open.entries.iter_mut().take_while(|entry| entry.since.elapsed() > patience);
-        let late: Vec<ReceiptSender> = late.filter_map(|entry| Some(entry.take()?.0)).collect();
-        self.forget_answered(&mut open);
-        drop(open);
-        let count = late.len();
-        for sender in late {
+        let answers = late.filter_map(|entry| {
             let problem = format!("Kafka did not confirm the vote within {patience:?}");
-            let _ = sender.send(Err(PublishError::Unavailable(problem)));
-        }
+            Some((entry.take()?.0, Err(PublishError::Unavailable(problem))))
+        });
+        let answers: Vec<Answer> = answers.collect();
+        let count = answers.len();
+        self.tell(open, answers);
         count
     }
 
-    fn forget_answered(&self, open: &mut Open) {
+    fn tell(&self, mut open: MutexGuard<'_, Open>, answers: Vec<Answer>) {
         while open.entries.front().is_some_and(|entry| entry.sender.is_none()) {
             open.entries.pop_front();
             open.first = open.first.wrapping_add(1);
         }
         self.waiting.set(open.entries.len() as f64);
-        if open.entries.is_empty() {
+        let told = answers.len();
+        open.untold += told;
+        drop(open);
+        // Whoever wakes puts his next vote in line, so nobody is woken under the lock.
+        for (sender, outcome) in answers {
+            // Whoever no longer listens has lost interest, not the vote.
+            let _ = sender.send(outcome);
+        }
+        let mut open = self.open();
+        open.untold -= told;
+        if open.is_settled() {
             self.settled.notify_waiters();
         }
     }
 
-    /// Waits until none is open.
+    /// Waits until each has its answer.
     pub(super) async fn all_settled(&self) {
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.open().entries.is_empty() {
+            if self.open().is_settled() {
                 return;
             }
             settled.await;
@@ -129,6 +140,12 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        sync::Arc,
+        task::{Context, Wake, Waker},
+    };
+
     use votes::{Offset, Partition, receipt_channel};
 
     use super::*;
@@ -156,6 +173,38 @@ mod tests {
             assert_eq!(pending.await, Ok(Receipt { place: place(index as u64), accepted_at: NOW }));
         }
         receipts.settle([(numbers[1], Ok(place(9)))]);
+    }
+
+    /// Woken by an answer, it notes whether others are still to come.
+    struct Listener {
+        receipts: Arc<Receipts>,
+        heard: Mutex<Vec<bool>>,
+    }
+
+    impl Wake for Listener {
+        fn wake(self: Arc<Self>) {
+            let all_settled = pin!(self.receipts.all_settled());
+            let is_settled = all_settled.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            self.heard.lock().unwrap().push(is_settled);
+        }
+    }
+
+    #[test]
+    fn nothing_is_settled_before_everybody_is_told() {
+        let receipts = Arc::new(Receipts::new(10));
+        let listener = Arc::new(Listener { receipts: Arc::clone(&receipts), heard: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&listener));
+        let (mut numbers, mut waiting) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (sender, pending) = receipt_channel();
+            numbers.push(receipts.add(NOW, sender).unwrap());
+            let mut pending = Box::pin(pending);
+            assert!(pending.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            waiting.push(pending);
+        }
+        receipts.settle(numbers.into_iter().map(|number| (number, Ok(place(0)))));
+        assert_eq!(*listener.heard.lock().unwrap(), [false, false]);
+        assert!(receipts.open().is_settled());
     }
 
     #[tokio::test]
