@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, runtime};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime,
+};
 
 /// What a door does about a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ enum Kind {
 pub struct FakeDoor {
     kind: Kind,
     pub address: SocketAddr,
+    /// Bound and never listening, it keeps the port while the door is closed.
+    _port: TcpSocket,
     memory: Arc<Memory>,
     runtime: Option<runtime::Runtime>,
 }
@@ -93,8 +98,11 @@ impl FakeDoor {
 
     fn open(kind: Kind, behaviour: Option<Box<Behaviour>>) -> Self {
         let memory = Memory { behaviour, arrivals: Mutex::default(), changed: Condvar::new() };
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut door = Self { kind, address, memory: Arc::new(memory), runtime: None };
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = port.local_addr().unwrap();
+        let mut door = Self { kind, address, _port: port, memory: Arc::new(memory), runtime: None };
         door.reopen();
         door
     }
@@ -108,7 +116,6 @@ impl FakeDoor {
     pub fn reopen(&mut self) {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
-        self.address = listener.local_addr().unwrap();
         let memory = Arc::clone(&self.memory);
         match self.kind {
             Kind::Rest => runtime.spawn(rest::serve(listener, memory)),

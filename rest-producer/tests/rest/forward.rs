@@ -7,7 +7,7 @@ use rest_producer::{Forwarder, Patience};
 use serde_json::{Value, json};
 use service::{CancellationToken, Health, client::TrustedProxies, config::GrpcEndpoint, door::MeteredDoor};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -18,9 +18,25 @@ use crate::client::{self, JSON, TestDoor, slug};
 /// No test waits longer for anything.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A port that is a test's own, also while nobody listens there: bound, and never listening.
+struct Port(TcpSocket);
+
+impl Port {
+    fn new() -> Self {
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self(port)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
+
 /// A gRPC door.
 struct GrpcDoor {
-    address: SocketAddr,
+    port: Port,
     log: Arc<FakeQueue>,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
@@ -28,27 +44,27 @@ struct GrpcDoor {
 
 impl GrpcDoor {
     async fn open() -> Self {
-        Self::open_at(([127, 0, 0, 1], 0).into(), FakeQueue::new()).await
+        Self::open_at(Port::new(), FakeQueue::new()).await
     }
 
-    async fn open_at(address: SocketAddr, log: Arc<FakeQueue>) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
+    async fn open_at(port: Port, log: Arc<FakeQueue>) -> Self {
+        let listener = TcpListener::bind(port.address()).await.unwrap();
         let door = MeteredDoor::new(client::door(DoorKind::Grpc, &log), TrustedProxies::default());
         let shutdown = CancellationToken::new();
         let leaving = shutdown.clone();
         let server = async move { grpc_producer::run(listener, door, Health::default(), leaving).await.unwrap() };
-        Self { address, log, shutdown, server: tokio::spawn(server) }
+        Self { port, log, shutdown, server: tokio::spawn(server) }
     }
 
     /// A REST door that passes votes on to this one, and its health.
     async fn forwarding(&self, bound: usize) -> (TestDoor, Health) {
-        forwarding_to(self.address, self.log.clone(), bound).await
+        forwarding_to(self.port.address(), self.log.clone(), bound).await
     }
 
-    async fn leave(self) {
+    async fn leave(self) -> Port {
         self.shutdown.cancel();
         timeout(LIMIT, self.server).await.unwrap().unwrap();
+        self.port
     }
 }
 
@@ -166,10 +182,9 @@ async fn what_a_leaving_grpc_door_did_not_answer_is_answered_by_the_next() {
         clients.push(client);
     }
     rest.until_waiting(20).await;
-    let address = first.address;
     let kept = first.log.clone();
-    first.leave().await;
-    let second = GrpcDoor::open_at(address, FakeQueue::new()).await;
+    let port = first.leave().await;
+    let second = GrpcDoor::open_at(port, FakeQueue::new()).await;
     for client in &mut clients {
         let answer = client.answer().await;
         assert_eq!(answer.status, 202, "{answer:?}");
@@ -187,9 +202,8 @@ async fn what_a_leaving_grpc_door_did_not_answer_is_answered_by_the_next() {
 
 #[tokio::test]
 async fn without_a_grpc_door_votes_are_refused_and_the_health_says_why() {
-    let grpc = GrpcDoor::open().await;
-    let address = grpc.address;
-    grpc.leave().await;
+    let port = GrpcDoor::open().await.leave().await;
+    let address = port.address();
     let (rest, health) = forwarding_to(address, FakeQueue::new(), 100).await;
     let answer = rest.vote(r#"{"name":"X","vote_id":"0192f0c1-2b7a-7c3e-9a51-3f0d7c1b2a4e"}"#).await;
     assert_eq!((answer.status, slug(&answer.json())), (503, "log-unavailable"), "{answer:?}");
@@ -200,7 +214,7 @@ async fn without_a_grpc_door_votes_are_refused_and_the_health_says_why() {
     assert!(!report.ready);
     assert!(report.checks[0].error.as_deref().unwrap_or_default().contains(&address.to_string()), "{report:?}");
 
-    let _back = GrpcDoor::open_at(address, FakeQueue::new()).await;
+    let _back = GrpcDoor::open_at(port, FakeQueue::new()).await;
     let recovered = async {
         while !health.report().await.ready {
             sleep(Duration::from_millis(20)).await;
@@ -212,10 +226,8 @@ async fn without_a_grpc_door_votes_are_refused_and_the_health_says_why() {
 
 #[tokio::test]
 async fn too_many_waiting_votes_are_refused_at_once() {
-    let grpc = GrpcDoor::open().await;
-    let address = grpc.address;
-    grpc.leave().await;
-    let (rest, _) = forwarding_to(address, FakeQueue::new(), 3).await;
+    let port = GrpcDoor::open().await.leave().await;
+    let (rest, _) = forwarding_to(port.address(), FakeQueue::new(), 3).await;
     let mut waiting = Vec::new();
     for _ in 0..3 {
         let mut client = rest.connect().await;
