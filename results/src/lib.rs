@@ -70,7 +70,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2), read_pool: 4 }
+        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2), read_pool: 2 }
     }
 }
 

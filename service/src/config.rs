@@ -281,7 +281,7 @@ pub struct ReadFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_token_file: Option<PathBuf>,
-    /// How many questions may be in the archive at a time [default: 4]
+    /// How many questions may be in the archive at a time [default: 2]
     #[arg(long, value_name = "CONNECTIONS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_pool: Option<u32>,
@@ -319,7 +319,7 @@ impl Config {
             secret_file: None,
             read_token: None,
             read_token_file: None,
-            read_pool: PoolSize(4),
+            read_pool: PoolSize(2),
             cache_bytes: 64 << 20,
             log_retention: None,
             book_retention: None,
