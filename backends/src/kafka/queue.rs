@@ -44,9 +44,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// be well again.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to describe the topic: less than a health check may take.
-const DESCRIBE: Duration = Duration::from_millis(1_500);
-
 /// How long the doors wait for the producer's identity, without which the first votes would wait for it.
 const WARM_UP: Duration = Duration::from_secs(10);
 
@@ -233,7 +230,7 @@ impl Store for KafkaQueue {
     async fn check(&self) -> Result<Facts, StoreError> {
         let (handle, topic) = (self.producer.handle(), self.topic.clone());
         let look = move || {
-            let metadata = handle.client().fetch_metadata(Some(&topic.name), DESCRIBE);
+            let metadata = handle.client().fetch_metadata(Some(&topic.name), topic::DESCRIBE);
             topic.check(&metadata.map_err(|error| StoreError::new(STORE, error))?)
         };
         let looked = tokio::task::spawn_blocking(look).await;

@@ -97,6 +97,9 @@ impl Receipts {
     }
 
     fn tell(&self, mut open: MutexGuard<'_, Open>, answers: Vec<Answer>) {
+        if answers.is_empty() {
+            return;
+        }
         while open.entries.front().is_some_and(|entry| entry.sender.is_none()) {
             open.entries.pop_front();
             open.first = open.first.wrapping_add(1);

@@ -13,13 +13,10 @@ use rdkafka::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{Voice, address::Address};
+use super::{Voice, address::Address, topic::DESCRIBE};
 
 /// How long brokers may take to have a record for good.
 const DELIVERED: Duration = Duration::from_secs(5);
-
-/// How long a broker may take to answer a question.
-const ANSWER: Duration = Duration::from_millis(1_500);
 
 /// A producer that is made when it is first needed, and anew after an error.
 pub(super) struct Seldom {
@@ -45,7 +42,7 @@ impl Seldom {
     /// What the brokers say now of a topic.
     pub(super) async fn look_at(&self, topic: &str) -> KafkaResult<Metadata> {
         let (producer, topic) = (self.producer()?, topic.to_owned());
-        let looked = spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), ANSWER)).await;
+        let looked = spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), DESCRIBE)).await;
         self.unless_failed(looked.unwrap_or(Err(KafkaError::Canceled)))
     }
 

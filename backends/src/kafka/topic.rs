@@ -17,6 +17,9 @@ use crate::open::NotOpen;
 /// How long a broker may take to answer a question about its topics.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// How long a broker may take to say how a topic is now: less than a health check may take.
+pub(super) const DESCRIBE: Duration = Duration::from_millis(1_500);
+
 /// Brokers among which copies are worth having; more copies cost more than they gain.
 const USUAL_REPLICATION: u16 = 3;
 
