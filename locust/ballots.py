@@ -43,33 +43,32 @@ def draw():
 
 
 def cast(ask):
-    """Casts one ballot: calls `ask(ballot)` for a verdict, and again with the same ballot, so the same vote_id, while it may help."""
-    ballot = draw()
+    """Casts one ballot: calls `ask(ballot)` for a verdict, and again with the same ballot, so the same vote_id, while it may help.
+
+    Locust lets a user who is voting end, but kills one who pauses, even if the pause ends before the kill arrives: then the vote
+    would be counted and nobody would have its receipt. So the first kill waits for the receipt; Locust's time-out sends another."""
+    casting = gevent.spawn(has_verdict, ask, draw())
+    try:
+        judged = casting.get()
+    except gevent.GreenletExit:
+        casting.join()
+        raise
+    if not judged:
+        raise GivenUp(f"a vote has no receipt after {TRIES} tries: see the failures for the reasons")
+
+
+def has_verdict(ask, ballot):
+    """Whether the ballot was acknowledged or refused after all tries."""
     for tried in range(TRIES):
         if tried:
             # The jitter keeps users that failed together from coming back together.
             gevent.sleep(FIRST_PAUSE * 2 ** (tried - 1) * random.uniform(1, 1.5))
-        if ask_undisturbed(ask, ballot) is not Verdict.AGAIN:
-            return
-    raise GivenUp(f"a vote has no receipt after {TRIES} tries: see the failures for the reasons")
-
-
-def ask_undisturbed(ask, ballot):
-    """Locust lets a user who is voting end, but kills one who pauses, even if the pause ends before the kill arrives: then the
-    vote would be counted and nobody would have its receipt. So the kill waits for the answer."""
-    asking = gevent.spawn(ask_for_receipt, ask, ballot)
-    try:
-        return asking.get()
-    except gevent.GreenletExit:
-        asking.join()
-        raise
-
-
-def ask_for_receipt(ask, ballot):
-    verdict = ask(ballot)
-    if verdict is Verdict.ACKNOWLEDGED:
-        receipts.note(ballot["vote_id"])
-    return verdict
+        verdict = ask(ballot)
+        if verdict is Verdict.ACKNOWLEDGED:
+            receipts.note(ballot["vote_id"])
+        if verdict is not Verdict.AGAIN:
+            return True
+    return False
 
 
 def linger(_user):

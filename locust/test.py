@@ -35,15 +35,15 @@ from ovation.v1 import votes_pb2_grpc  # noqa: E402
 LOCUST = Path(sys.prefix) / "bin/locust"
 # As many votes as the results service shows in one answer.
 MOST_VOTES = 1000
-# Every so many answers are lost by the doors that lose answers.
+# Of so many answers one is lost by the doors that lose answers.
 LOSES_EACH = 7
 
 
 class LosingDoors:
-    """Stands before both doors, hands every vote on, and for some says afterwards that the log did not confirm it."""
+    """Stands before both doors, hands every vote on, and for some says afterwards, once a vote, that the log did not confirm it."""
 
     def __init__(self, rest, grpc_door):
-        self.lost = 0
+        self.lost = set()
         self.asked = 0
         self.lock = threading.Lock()
         doors = self
@@ -59,7 +59,7 @@ class LosingDoors:
                         status, receipt = answer.status, answer.read()
                 except urllib.error.HTTPError as error:
                     status, receipt = error.code, error.read()
-                if doors.loses_this():
+                if doors.loses_answer(json.loads(body)["vote_id"]):
                     status, receipt = 503, json.dumps({"type": "urn:ovation:log-unavailable"}).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
@@ -73,7 +73,7 @@ class LosingDoors:
         class Grpc(votes_pb2_grpc.VoteServiceServicer):
             def CastVote(self, request, context):
                 receipt = stub.CastVote(request, timeout=10)
-                if doors.loses_this():
+                if doors.loses_answer(request.vote_id):
                     context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
                 return receipt
 
@@ -91,11 +91,12 @@ class LosingDoors:
         self.grpc_server.add_insecure_port(self.grpc)
         self.grpc_server.start()
 
-    def loses_this(self):
+    def loses_answer(self, vote_id):
         with self.lock:
             self.asked += 1
-            loses = self.asked % LOSES_EACH == 0
-            self.lost += loses
+            loses = self.asked % LOSES_EACH == 0 and vote_id not in self.lost
+            if loses:
+                self.lost.add(vote_id)
             return loses
 
     def close(self):
@@ -243,9 +244,9 @@ def run_floods(reports, programs, losing):
     counts = Counts(programs)
     passed = failed = 0
     for name, at, workers, files, *options in floods:
-        lost_before = losing.lost
+        lost_before = len(losing.lost)
         flood = Flood(reports / str(passed + failed), at, workers, files, *options)
-        lost = losing.lost - lost_before
+        lost = len(losing.lost) - lost_before
         problems = counts.problems(flood, lost)
         if (at is losing_doors) != (lost > 0):
             problems.append(f"{lost} answers were lost")
