@@ -60,8 +60,8 @@ fn a_bad_row_is_told_by_its_line_and_the_others_are_there() {
     assert_eq!(
         problems,
         [
-            (2, "it has 1 cells, and there are 2 columns"),
-            (5, "it has 3 cells, and there are 2 columns"),
+            (2, "it has not as many cells as there are columns: 1, not 2"),
+            (5, "it has not as many cells as there are columns: 3, not 2"),
             (6, "a cell has the character U+0000")
         ]
     );

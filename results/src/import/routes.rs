@@ -75,7 +75,7 @@ struct BadRowFacts {
     /// The line on which it begins, from 1.
     line: u64,
     /// What is wrong.
-    #[schema(example = "it has 2 cells, and there are 3 columns")]
+    #[schema(example = "it has not as many cells as there are columns: 2, not 3")]
     problem: String,
 }
 

@@ -76,7 +76,7 @@ impl Rows<'_> {
 
     fn cells(&self, length: usize, fields: usize) -> Result<Vec<String>, String> {
         if fields != self.columns {
-            return Err(format!("it has {fields} cells, and there are {} columns", self.columns));
+            return Err(format!("it has not as many cells as there are columns: {fields}, not {}", self.columns));
         }
         let text = str::from_utf8(&self.text[..length]).ok();
         let cells = text.and_then(|text| cells(text, &self.ends[..fields])).ok_or("it is not in UTF-8")?;
