@@ -1,4 +1,4 @@
-"""What Grafana asks Prometheus for a dashboard: its variables and macros filled in, each query as Grafana sends it."""
+"""Runs the queries of a dashboard on a Prometheus server as Grafana does, with the variables and macros filled in."""
 
 import json
 import math
@@ -14,26 +14,26 @@ SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y"
 
 
 def seconds(text):
-    """The length of `5m` or `1h30m`."""
+    """Returns the length of `5m` or `1h30m`."""
     parts = re.findall(r"(\d+)(ms|[smhdwy])", text)
     if "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text} is no length of time, like 5m")
+        raise ValueError(f"{text} is not a length of time, such as 5m")
     return sum(int(number) * SECONDS[unit] for number, unit in parts)
 
 
 def dashboards():
-    """Those that are written."""
+    """Returns the dashboards in `dashboards/`."""
     boards = []
     for path in sorted((FOLDER / "dashboards").glob("*.json")):
         try:
             boards.append(json.loads(path.read_text()))
         except json.JSONDecodeError as error:
-            raise SystemExit(f"grafana/dashboards/{path.name} is no JSON: {error}") from error
+            raise SystemExit(f"grafana/dashboards/{path.name} is not valid JSON: {error}") from error
     return boards
 
 
 def panels(dashboard):
-    """Its panels, those of closed rows too, without the rows themselves."""
+    """Yields the panels of a dashboard, including those of collapsed rows, without the rows themselves."""
     for panel in dashboard["panels"]:
         yield from panel.get("panels", [])
         if panel["type"] != "row":
@@ -41,13 +41,13 @@ def panels(dashboard):
 
 
 def scrape_interval():
-    """What the provisioned data source says that it is."""
+    """Returns the scrape interval of the provisioned data source, in seconds."""
     text = (FOLDER / "provisioning/datasources/prometheus.yaml").read_text()
     return seconds(re.search(r"timeInterval: (\S+)", text)[1])
 
 
 class Prometheus:
-    """Asks a Prometheus for what was shown `at` a time for the span before it."""
+    """A client of a Prometheus server. It queries the `span` of seconds that ends at the time `at`."""
 
     def __init__(self, url, at, span, scrape):
         self.url, self.at, self.span, self.scrape = url.rstrip("/"), at, span, scrape
@@ -55,13 +55,13 @@ class Prometheus:
     def get(self, path, **query):
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                return json.load(answer)["data"]
+            with urllib.request.urlopen(url, timeout=60) as response:
+                return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(json.load(error).get("error", error)) from error
 
     def step(self, points=1000):
-        """Grafana's `$__interval`: a point for every pixel, no more of them than scrapes, and at least a second."""
+        """Returns Grafana's `$__interval`: one point for each pixel, but at least the scrape interval and one second."""
         return max(math.ceil(self.span / points), self.scrape, 1)
 
     def macros(self, points=1000):
@@ -91,20 +91,22 @@ class Prometheus:
 
 @dataclass
 class Query:
-    """One question of a dashboard, and what it was answered: (labels, values) for each series, or values of a variable."""
+    """One query of a dashboard and its result: (labels, values) for each series, or the values of a variable.
+
+    `panel` is the title of the panel, or names the variable or annotation. `template` is the query before variables are filled in."""
 
     dashboard: str
-    place: str
+    panel: str
     legend: str
-    asked: str
+    template: str
     expr: str
-    answer: list | None = None
+    result: list | None = None
     skipped: str = ""
     error: str = ""
 
     @property
     def finite(self):
-        return [v for _, values in self.answer or [] for v in values if math.isfinite(v)]
+        return [v for _, values in self.result or [] for v in values if math.isfinite(v)]
 
     @property
     def ok(self):
@@ -112,13 +114,13 @@ class Query:
 
 
 def fill(expr, values):
-    """An expression with `$name`, `${name}` and `${name:format}` replaced. What is not known stays, and is an error to Prometheus."""
+    """Replaces `$name`, `${name}` and `${name:format}` in an expression. An unknown name stays, so that Prometheus reports it as an error."""
     return re.sub(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)", lambda found: values.get(found[1] or found[2], found[0]), expr)
 
 
 def variables(dashboard, prometheus, chosen):
-    """The variables' values as they are when the dashboard is opened, `chosen` ones instead, and the questions that they asked."""
-    values, asked = {}, []
+    """Returns the values of the variables when the dashboard opens, and the queries that they made. `chosen` replaces values."""
+    values, made = {}, []
     for variable in dashboard["templating"]["list"]:
         name, current = variable["name"], variable["current"].get("value")
         if variable["type"] == "query":
@@ -127,23 +129,25 @@ def variables(dashboard, prometheus, chosen):
             query = Query(dashboard["title"], f"${name}", "", text, text)
             try:
                 found = prometheus.label_values(metric, label)
-                query.answer = [({label: one}, [1.0]) for one in found]
+                query.result = [({label: one}, [1.0]) for one in found]
             except ValueError as error:
                 found, query.error = [], str(error)
-            asked.append(query)
+            made.append(query)
             if current in ("$__all", ["$__all"]):
                 current = variable["allValue"]
             else:
                 current = current or (found[0] if found else "")
         values[name] = chosen.get(name, current)
-    return values, asked
+    return values, made
 
 
-def ask(dashboard, prometheus, chosen=None, history=True, without=()):
-    """Every question of a dashboard, answered. Without `history`, those that look at an earlier period are skipped; and those that are
-    answered by nothing, if they name a metric that begins like one of `without`."""
-    values, asked = variables(dashboard, prometheus, chosen or {})
-    yield from asked
+def run(dashboard, prometheus, chosen=None, history=True, without=()):
+    """Runs every query of a dashboard and yields it with its result.
+
+    Without `history`, queries of an earlier period are skipped. A query without a result counts as skipped if it names a metric that
+    begins with one of `without`."""
+    values, made = variables(dashboard, prometheus, chosen or {})
+    yield from made
     for panel in panels(dashboard):
         points = panel.get("maxDataPoints", 1000)
         known = {**values, **prometheus.macros(points)}
@@ -154,7 +158,7 @@ def ask(dashboard, prometheus, chosen=None, history=True, without=()):
                 query.skipped = "needs history"
             else:
                 try:
-                    query.answer = prometheus.instant(expr) if target["instant"] else prometheus.range(expr, prometheus.step(points))
+                    query.result = prometheus.instant(expr) if target["instant"] else prometheus.range(expr, prometheus.step(points))
                 except ValueError as error:
                     query.error = str(error)
                 missing = [start for start in without if re.search(rf"\b{re.escape(start)}", target["expr"])]
@@ -162,11 +166,11 @@ def ask(dashboard, prometheus, chosen=None, history=True, without=()):
                     query.skipped = f"without {missing[0]}"
             yield query
     for annotation in dashboard["annotations"]["list"]:
-        # It marks what went wrong: nothing is a good answer, so only its grammar is checked.
+        # An annotation marks alerts. It has no result while no alert fires, so only its syntax is checked.
         query = Query(dashboard["title"], f"annotation {annotation['name']}", "", annotation["expr"], fill(annotation["expr"], values))
         try:
             prometheus.range(query.expr, prometheus.step())
-            query.answer = [({}, [0.0])]
+            query.result = [({}, [0.0])]
         except ValueError as error:
             query.error = str(error)
         yield query

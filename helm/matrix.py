@@ -1,4 +1,4 @@
-"""The ways to set the chart's values that helm/check tries, and what the chart makes of them."""
+"""Defines the combinations of values that helm/check tries, and renders them with Helm."""
 
 import concurrent.futures
 import copy
@@ -19,25 +19,27 @@ NAMESPACE = "ovation"
 GATEWAY_API = "gateway.networking.k8s.io/v1/GRPCRoute"
 ENVOY_GATEWAY = "gateway.envoyproxy.io/v1alpha1/BackendTrafficPolicy"
 
-# Where stores elsewhere are, and who is told of alerts: network.py has somebody there.
+# The networks of external stores and of alert receivers. `OUTSIDE_HOSTS` in network.py contains a host in each of them.
 STORES = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 RECEIVER = [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
 
-
-# What has a volume by itself.
+# Components that have a volume by default.
 STORED = ("kafka", "redis", "mongodb", "prometheus", "alertmanager")
+# Names of the Secrets of external stores, by their keys in `external`.
+SECRETS = {"voteLog": "vote-log", "tallies": "tallies", "ledger": "ledger"}
 
 
-def elsewhere(part, store, url, **more):
-    return {f"{part}.enabled": False, f"external.{store}.url": url} | {f"external.{store}.{key}": value for key, value in more.items()}
+def external(component, store, url, **more):
+    return {f"{component}.enabled": False, f"external.{store}.url": url} | {f"external.{store}.{key}": value for key, value in more.items()}
 
 
-def elsewhere_by_secret(part, store, **more):
-    return elsewhere(part, store, "", existingSecret=f"{store}-url", key="address", caSecret=f"{store}-authorities", to=STORES, **more)
+def external_by_secret(component, store, **more):
+    name = SECRETS[store]
+    return external(component, store, "", existingSecret=f"{name}-url", key="address", caSecret=f"{name}-authorities", to=STORES, **more)
 
 
-# Each option and its choices; the first is what values.yaml says. Every choice is tried alone, and with every choice of every other
-# option.
+# All options and their choices, as values by dotted names. The first choice of an option is the default of values.yaml. Every choice is
+# tried alone, and together with every choice of every other option.
 OPTIONS = {
     "entry": {
         "ingress": {},
@@ -51,18 +53,18 @@ OPTIONS = {
             "entry.kind": "gateway", "entry.gateway.tls.secretName": "certificate", "entry.gateway.tls.port": 8443,
             "entry.gateway.listenerPort": 8080, "entry.gateway.name": "front", "entry.gateway.className": "other",
         },
-        "gateway that is there": {
+        "existing gateway": {
             "entry.kind": "gateway", "entry.gateway.create": False, "entry.gateway.name": "shared", "entry.gateway.namespace": "infra",
             "entry.gateway.sectionName": "https",
         },
-        "gateway that does not split": {"entry.kind": "gateway", "entry.gateway.weights.grpc": 0},
-        "gateway, all through gRPC": {"entry.kind": "gateway", "entry.gateway.weights.rest": 0},
+        "gateway without forwarder": {"entry.kind": "gateway", "entry.gateway.weights.grpc": 0},
+        "gateway, only the forwarder": {"entry.kind": "gateway", "entry.gateway.weights.rest": 0},
         "no entry": {"entry.kind": "none"},
     },
-    "Envoy Gateway": {"there": {}, "not there": {"api-versions": [GATEWAY_API]}},
+    "Envoy Gateway": {"installed": {}, "not installed": {"api-versions": [GATEWAY_API]}},
     "policies": {
         "on": {},
-        "more": {
+        "with additional rules": {
             "networkPolicy.ingress": {"grafana": [{
                 "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "office"}}}],
                 "ports": [{"port": 3000, "protocol": "TCP"}],
@@ -74,23 +76,23 @@ OPTIONS = {
     "kafka": {
         "one": {},
         "three": {"kafka.replicas": 3},
-        "elsewhere": elsewhere("kafka", "queue", "kafka://kafka.example.org:9092/votes"),
-        "elsewhere by Secret": elsewhere_by_secret("kafka", "queue", ports=[9093, 9094]),
+        "external": external("kafka", "voteLog", "kafka://kafka.example.org:9092/votes"),
+        "external by Secret": external_by_secret("kafka", "voteLog", ports=[9093, 9094]),
     },
     "redis": {
-        "here": {},
+        "installed": {},
         "Valkey": {
             "redis.image.repository": "valkey/valkey", "redis.image.tag": "8.1-bookworm", "redis.server": "valkey-server",
             "redis.extraArgs": ["--io-threads", "2"],
         },
-        "elsewhere": elsewhere("redis", "tally", "redis://redis.example.org:6379"),
-        "elsewhere by Secret": elsewhere_by_secret("redis", "tally", ports=[6380]),
+        "external": external("redis", "tallies", "redis://redis.example.org:6379"),
+        "external by Secret": external_by_secret("redis", "tallies", ports=[6380]),
     },
     "mongodb": {
-        "here": {},
+        "installed": {},
         "with arguments": {"mongodb.extraArgs": ["--slowms", "500"], "mongodb.cacheSizeGB": 0.25},
-        "elsewhere": elsewhere("mongodb", "book", "mongodb://mongodb.example.org/ovation"),
-        "elsewhere by Secret": elsewhere_by_secret("mongodb", "book", ports=[27018]),
+        "external": external("mongodb", "ledger", "mongodb://mongodb.example.org/ovation"),
+        "external by Secret": external_by_secret("mongodb", "ledger", ports=[27018]),
     },
     "object store": {
         "none": {},
@@ -98,7 +100,7 @@ OPTIONS = {
             "external.objects.url": "s3://ovation/objects", "external.objects.credentialsSecret": "objects-credentials",
             "external.objects.to": STORES, "external.objects.ports": [9000],
         },
-        "Google's with an account": {
+        "Google Cloud Storage with a ServiceAccount": {
             "external.objects.url": "gs://ovation/objects", "results.serviceAccountAnnotations": {"iam.gke.io/gcp-service-account": "a@b"},
         },
     },
@@ -107,14 +109,14 @@ OPTIONS = {
         "on": {"kafka.jmxExporter.enabled": True, "redis.exporter.enabled": True, "mongodb.exporter.enabled": True},
     },
     "volumes": {
-        "kept": {},
-        "of a class": {"storageClassName": "fast", "mongodb.persistence.storageClassName": "faster", "grafana.persistence.enabled": True},
-        "none": {f"{part}.persistence.enabled": False for part in STORED},
+        "on": {},
+        "of a storage class": {"storageClassName": "fast", "mongodb.persistence.storageClassName": "faster", "grafana.persistence.enabled": True},
+        "off": {f"{component}.persistence.enabled": False for component in STORED},
     },
     "scaling": {
         "HPA": {},
         "KEDA": {"consumer.hpa.enabled": False, "consumer.keda.enabled": True},
-        "KEDA with brokers of its own": {
+        "KEDA with external brokers": {
             "consumer.hpa.enabled": False, "consumer.keda.enabled": True, "consumer.keda.brokers": "kafka.example.org:9092",
             "consumer.keda.authentication": "kafka", "consumer.keda.topic": "ballots",
         },
@@ -122,7 +124,7 @@ OPTIONS = {
     },
     "prometheus": {
         "on": {},
-        "with more": {
+        "with additional configuration": {
             "prometheus.rules": {"mine.yml": "groups: []"}, "prometheus.scrapeConfigs": [{"job_name": "mine"}],
             "prometheus.alertmanagers": ["alertmanager.example.org:9093"], "prometheus.retentionSize": "",
         },
@@ -146,75 +148,76 @@ OPTIONS = {
             "grafana.service.type": "NodePort", "grafana.service.nodePort": 30000, "grafana.env": {"GF_AUTH_BASIC_ENABLED": False},
         },
         "off": {"grafana.enabled": False},
-        "off, dashboards for another": {"grafana.enabled": False, "grafana.dashboardLabels": {"grafana_dashboard": "1"}},
+        "off, dashboards for another Grafana": {"grafana.enabled": False, "grafana.dashboardLabels": {"grafana_dashboard": "1"}},
     },
     "PodMonitor": {"off": {}, "on": {"podMonitor.enabled": True, "podMonitor.labels": {"release": "prometheus"}}},
-    "Secret": {"made": {}, "there": {"secret.existing": "passwords"}},
+    "Secret": {"created": {}, "existing": {"secret.existing": "passwords"}},
     "images": {
-        "as written": {},
+        "default": {},
         "from a mirror": {"global.imageRegistry": "mirror.example.org/hub"},
-        "ours from a registry": {
+        "ours from another registry": {
             "image.registry": "registry.example.org/ours", "image.tag": "1.2.3", "image.pullPolicy": "Always",
             "imagePullSecrets": [{"name": "registry"}],
         },
-        "each from its own": {
-            **{f"{part}.image.registry": "third.example.org" for part in (*STORED, "grafana")},
-            **{f"{part}.exporter.image.registry": "fourth.example.org" for part in ("redis", "mongodb")},
+        "each from its own registry": {
+            **{f"{component}.image.registry": "third.example.org" for component in (*STORED, "grafana")},
+            **{f"{component}.exporter.image.registry": "fourth.example.org" for component in ("redis", "mongodb")},
         },
     },
-    "where pods go": {
-        "anywhere": {},
-        "somewhere": {
+    "scheduling": {
+        "default": {},
+        "restricted": {
             "nodeSelector": {"pool": "votes"}, "tolerations": [{"key": "votes", "operator": "Exists"}], "priorityClassName": "high",
             "affinity": {"nodeAffinity": {}}, "kafka.nodeSelector": {"pool": "stores"},
         },
     },
     "configuration": {
-        "none": {},
-        "some": {
+        "default": {},
+        "changed": {
             "config": {"log_format": "json", "trusted_proxies": ["10.0.0.0/8"]}, "env": [{"name": "OVATION_LOG", "value": "debug"}],
             "contests": {"bands": {"candidates": ["Pink Floyd", "Genesis"], "votes_per_voter": "one"}}, "drainSeconds": 15,
         },
     },
-    "name": {"the release's": {}, "another": {"fullnameOverride": "votes"}},
+    "name": {"of the release": {}, "another": {"fullnameOverride": "votes"}},
 }
 
-# What can't be together, with the sentence in which the chart says so.
-REFUSED = (
+# Invalid combinations of values, and a part of the message with which the chart rejects each.
+REJECTED = (
     ({"consumer.keda.enabled": True}, "consumer.hpa.enabled and consumer.keda.enabled are both true"),
-    ({"consumer.minReplicas": 6}, "consumer.minReplicas is more than consumer.maxReplicas"),
-    (OPTIONS["scaling"]["KEDA"] | OPTIONS["kafka"]["elsewhere"], "name its brokers for KEDA in consumer.keda.brokers"),
-    ({"entry.kind": "gateway", "api-versions": []}, "install the Gateway API and a controller that serves it"),
-    ({"entry.kind": "gateway", "entry.gateway.create": False}, "name the Gateway that is there in entry.gateway.name"),
-    ({"entry.kind": "gateway", "entry.gateway.weights": {"rest": 0, "grpc": 0}}, "no vote would come in"),
+    ({"consumer.minReplicas": 6}, "consumer.minReplicas is greater than consumer.maxReplicas"),
+    (OPTIONS["scaling"]["KEDA"] | OPTIONS["kafka"]["external"], "set consumer.keda.brokers to its brokers"),
+    ({"entry.kind": "gateway", "api-versions": []}, "install the Gateway API and a controller"),
+    ({"entry.kind": "gateway", "entry.gateway.create": False}, "set entry.gateway.name to the name of an existing Gateway"),
+    ({"entry.kind": "gateway", "entry.gateway.weights": {"rest": 0, "grpc": 0}}, "no producer would receive votes"),
     ({"external.objects.url": "file:///objects"}, "/external/objects/url"),
-    ({"external.objects.credentialsSecret": "a"}, "external.objects.credentialsSecret is of no object store"),
-    ({"entry.kind": "door"}, "/entry/kind"),
+    ({"external.objects.credentialsSecret": "a"}, "external.objects.credentialsSecret is set without external.objects.url"),
+    ({"entry.kind": "proxy"}, "/entry/kind"),
     ({"kafka.replicas": 2}, "/kafka/replicas"),
     ({"rest-producer.replicas": 3}, "rest-producer"),
     *(
-        refusal
-        for part, store, url in (
-            ("kafka", "queue", "kafka://a/votes"), ("redis", "tally", "redis://a"), ("mongodb", "book", "mongodb://a/b"),
+        rejection
+        for component, store, url in (
+            ("kafka", "voteLog", "kafka://a/votes"), ("redis", "tallies", "redis://a"), ("mongodb", "ledger", "mongodb://a/b"),
         )
-        for refusal in (
-            ({f"{part}.enabled": False}, f"there is no {store}: set {part}.enabled"),
-            ({f"external.{store}.url": url}, f"{part}.enabled is true, and external.{store} names a store elsewhere"),
-            ({f"{part}.enabled": False, f"external.{store}.url": "ftp://a"}, f"/external/{store}/url"),
+        for rejection in (
+            ({f"{component}.enabled": False}, f"{component}.enabled is false and external.{store} is not set"),
+            ({f"external.{store}.url": url}, f"{component}.enabled is true and external.{store} is set"),
+            ({f"{component}.enabled": False, f"external.{store}.url": "ftp://a"}, f"/external/{store}/url"),
             (
-                {f"{part}.enabled": False, f"external.{store}.url": url, f"external.{store}.existingSecret": "b"},
-                f"external.{store} has a url and an existingSecret",
+                {f"{component}.enabled": False, f"external.{store}.url": url, f"external.{store}.existingSecret": "b"},
+                f"external.{store}.url and external.{store}.existingSecret are both set",
             ),
         )
     ),
 )
 
-# Maps in the values that take any key: Helm shares `global` among charts, Alertmanager and nodes have more than we know of.
+# Maps of the values that accept any key: Helm shares `global` among charts, and `alertmanager.global` is a section of Alertmanager's
+# configuration.
 ANY_KEY = {"global", "alertmanager.global"}
 
 
 def misspelled():
-    """A value that there isn't, in every map of the values: each has to be refused."""
+    """Yields an unknown key in every map of the values, with the message that must reject it."""
 
     def maps(values, within=""):
         for key, value in values.items():
@@ -228,19 +231,19 @@ def misspelled():
 
 @dataclass
 class Row:
-    """One way to set values, and once it is rendered, its objects."""
+    """A combination of values. `render` adds the objects that Helm renders with it."""
 
     name: str
     chosen: dict = field(default_factory=dict)
     files: tuple = ()
     objects: list = field(default_factory=list)
-    # As the API server would be sent them.
+    # The texts of the objects, in the same order.
     documents: list = field(default_factory=list)
     values: dict = field(default_factory=dict)
 
 
 def nested(chosen):
-    """Values by their dotted names, as a values file would have them."""
+    """Returns values by dotted names as nested maps, the form of a values file."""
     values = {}
     for name, value in chosen.items():
         *path, last = name.split(".")
@@ -251,65 +254,69 @@ def nested(chosen):
     return values
 
 
-def merged(under, over):
-    """Values over values, as Helm lays them."""
-    if not (isinstance(under, dict) and isinstance(over, dict)):
-        return copy.deepcopy(over)
-    return {key: merged(under.get(key), over[key]) if key in over else copy.deepcopy(under[key]) for key in {**under, **over}}
+def merged(base, overrides):
+    """Returns `base` with the values of `overrides`, as Helm merges values."""
+    if not (isinstance(base, dict) and isinstance(overrides, dict)):
+        return copy.deepcopy(overrides)
+    return {
+        key: merged(base.get(key), overrides[key]) if key in overrides else copy.deepcopy(base[key])
+        for key in {**base, **overrides}
+    }
 
 
 def load(path):
     return yaml.load(Path(path).read_text(), yaml.CSafeLoader)
 
 
-def goes_together(choices):
-    return not (choices.get("scaling") == "KEDA" and choices.get("kafka", "").startswith("elsewhere"))
+def is_valid(choices):
+    return not (choices.get("scaling") == "KEDA" and choices.get("kafka", "").startswith("external"))
 
 
-def pairs():
-    """Choices of all options, so that any two of different options are together in one of them. Each round takes what brings the
-    most new pairs; always the same, since nothing is drawn."""
+def pairwise_combinations():
+    """Yields combinations of one choice for each option, until every valid pair of choices is in one of them. The algorithm is greedy and
+    deterministic: for each option it takes the choice that adds the most new pairs."""
     options = list(OPTIONS)
-    left = {
+    missing_pairs = {
         ((one, this), (other, that))
         for one, other in itertools.combinations(options, 2)
         for this in OPTIONS[one] for that in OPTIONS[other]
-        if goes_together({one: this, other: that})
+        if is_valid({one: this, other: that})
     }
     order = {pair: number for number, pair in enumerate((option, choice) for option in options for choice in OPTIONS[option])}
-    while left:
-        choices = dict(min(left, key=lambda pair: (order[pair[0]], order[pair[1]])))
+    while missing_pairs:
+        choices = dict(min(missing_pairs, key=lambda pair: (order[pair[0]], order[pair[1]])))
         for option in options:
             if option in choices:
                 continue
 
-            def gain(choice):
+            def count_new_pairs(choice):
                 return sum(
-                    ((option, choice), pair) in left or (pair, (option, choice)) in left
+                    ((option, choice), pair) in missing_pairs or (pair, (option, choice)) in missing_pairs
                     for pair in choices.items()
                 )
 
-            choices[option] = max((choice for choice in OPTIONS[option] if goes_together(choices | {option: choice})), key=gain)
-        left -= set(itertools.combinations(((option, choices[option]) for option in options), 2))
+            choices[option] = max((choice for choice in OPTIONS[option] if is_valid(choices | {option: choice})), key=count_new_pairs)
+        missing_pairs -= set(itertools.combinations(((option, choices[option]) for option in options), 2))
         yield choices
 
 
 def values_files():
-    """The files of values that we hand out, each as it is given to Helm."""
+    """Returns the values files of the repository, {name: files to pass to Helm}."""
     local = CHART / "values-local.yaml"
     found = {path.name: (path,) for path in sorted(CHART.glob("values-*.yaml"))}
-    cluster = ROOT / "dev/cluster.d/values.yaml"
-    return found | ({"dev/cluster.d/values.yaml": (local, cluster)} if cluster.exists() else {})
+    cluster = ROOT / "dev/kubernetes/manifests/values.yaml"
+    return found | ({"dev/kubernetes/manifests/values.yaml": (local, cluster)} if cluster.exists() else {})
 
 
 def rows():
+    """Yields all combinations that helm/check renders."""
     yield Row("values.yaml")
     for name, files in values_files().items():
         yield Row(name, files=files)
     for option, choices in OPTIONS.items():
         for choice, chosen in list(choices.items())[1:]:
             yield Row(f"{option}: {choice}", chosen)
-    for number, choices in enumerate(pairs(), 1):
+    for number, choices in enumerate(pairwise_combinations(), 1):
         chosen = {}
         for option, choice in choices.items():
             chosen |= OPTIONS[option][choice]
@@ -318,7 +325,7 @@ def rows():
 
 
 def template(chosen=None, files=(), more=()):
-    """What `helm template` prints, of chosen values by their dotted names."""
+    """Runs `helm template` with values by dotted names, and returns the completed process."""
     chosen = dict(chosen or {})
     versions = chosen.pop("api-versions", [GATEWAY_API, ENVOY_GATEWAY])
     command = [TOOLS / "helm", "template", "ovation", CHART, "--namespace", NAMESPACE, *more]
@@ -326,7 +333,7 @@ def template(chosen=None, files=(), more=()):
         command += ["--api-versions", version]
     for path in (*files, "-"):
         command += ["--values", path]
-    # The caller's cluster is none of its business.
+    # Do not read the kubeconfig of the caller.
     return subprocess.run(
         command, input=yaml.safe_dump(nested(chosen)), text=True, capture_output=True, env=os.environ | {"KUBECONFIG": "/dev/null"},
     )
@@ -334,22 +341,22 @@ def template(chosen=None, files=(), more=()):
 
 @functools.lru_cache(None)
 def parsed(document):
-    """One object. Most are the same in most rows, and large: nobody changes them."""
+    """Returns the object of a YAML document. Objects are cached, because many rows have the same objects: do not modify them."""
     return yaml.load(document, yaml.CSafeLoader)
 
 
 def documents(text):
-    """The objects in what Helm prints, each beside its text."""
+    """Yields the objects in the output of Helm, each with its text."""
     for part in ("\n" + text).split("\n---\n"):
         if one := parsed(part):
             yield one, part.strip() + "\n"
 
 
 def render(row):
-    """Fills the row; what is wrong, in sentences."""
+    """Renders the row: sets its objects, documents and values. Returns errors as messages."""
     done = template(row.chosen, row.files)
     if done.returncode:
-        return [f"helm template fails: {done.stderr.strip()}"]
+        return [f"helm template failed: {done.stderr.strip()}"]
     for one, text in documents(done.stdout):
         row.objects.append(one)
         row.documents.append(text)
@@ -361,7 +368,7 @@ def render(row):
     return []
 
 
-def at_once(work, many):
-    """The work's results, in order, on all cores."""
+def run_parallel(function, arguments):
+    """Returns the results of the function in the order of its arguments. It runs as many calls at once as there are cores."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, many))
+        return list(pool.map(function, arguments))

@@ -1,6 +1,6 @@
-"""The classic profile, added to a file with voters: `-f votes_rest.py,classic.py`.
+"""The classic profile, used with a file of voters: `-f votes_rest.py,classic.py`.
 
-20 users, each of whom pauses for 233 ms after a request, for one minute; `--users` and `--run-time` change it.
+20 users vote for one minute. Each of them pauses for 233 ms after a request. `--users` and `--run-time` change the number and the duration.
 """
 
 from locust import LoadTestShape, constant, events
@@ -20,9 +20,9 @@ class Classic(LoadTestShape):
         return options.num_users, options.num_users
 
 
-# Before Locust takes one user for what nobody set.
+# This listener runs before Locust sets its own default of one user.
 @events.init.add_listener
-def fill_in(environment, **_):
+def set_defaults(environment, **_):
     environment.parsed_options.num_users = environment.parsed_options.num_users or USERS
     environment.parsed_options.run_time = environment.parsed_options.run_time or SECONDS
     for voter in environment.user_classes:

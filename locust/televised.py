@@ -1,7 +1,7 @@
-"""A vote on television, added to a file with voters: `-f votes_rest.py,televised.py`.
+"""The profile of a televised vote, used with a file of voters: `-f votes_rest.py,televised.py`.
 
-The show is calm, then the vote is announced and phones come out, most are put away again, and in the last minutes everybody who
-hasn't voted does. `--users` is the number of users at the peak (default 200), `--run-time` the length of the show (default 3m).
+Few users vote until the vote is announced. Then there is a peak, then fewer users, and most users in the last minutes before the vote closes.
+`--users` is the number of users at the end (default: 200), and `--run-time` is the duration of the show (default: 3m).
 """
 
 from itertools import pairwise
@@ -10,13 +10,13 @@ from locust import LoadTestShape, events
 
 USERS = 200
 SECONDS = 180
-# When, as a part of the run time, and how many of the users are there; straight lines in between.
+# Times, as a share of the run time, and the share of the users at each time. Between two times, the share changes linearly.
 MOMENTS = [
     (0.00, 0.10),
     (0.40, 0.10),  # the announcement
     (0.45, 0.80),
     (0.70, 0.25),
-    (0.80, 0.25),  # lines close soon
+    (0.80, 0.25),  # the last call
     (1.00, 1.00),
 ]
 
@@ -31,13 +31,13 @@ class Televised(LoadTestShape):
             if now < end:
                 share = before + (after - before) * (now - begin) / (end - begin)
                 users = max(1, round(share * options.num_users))
-                # All at once: Locust doesn't ask for the next moment while it still spawns users for this one.
+                # Spawn all users at once, because Locust does not call `tick` while it spawns users.
                 return users, users
         return None
 
 
-# Before Locust takes one user for what nobody set.
+# This listener runs before Locust sets its own default of one user.
 @events.init.add_listener
-def fill_in(environment, **_):
+def set_defaults(environment, **_):
     environment.parsed_options.num_users = environment.parsed_options.num_users or USERS
     environment.parsed_options.run_time = environment.parsed_options.run_time or SECONDS

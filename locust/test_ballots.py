@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a voter does whom Locust stops: a kill comes at any moment, also just after a pause has ended.
+"""Tests a voter that Locust stops. The kill may arrive at any moment, also just after a pause has ended.
 
     target/tools/locust/bin/python locust/test_ballots.py
 """
@@ -14,70 +14,71 @@ import ballots
 from ballots import Verdict
 
 
-class Door:
-    """Gives verdicts one after the other, each when the test lets it."""
+class Producer:
+    """A producer that returns the given verdicts, one for each vote. It waits until the test has set `may_respond`."""
 
     def __init__(self, *verdicts):
         self.verdicts = iter(verdicts)
-        self.asked = []
-        self.was_asked, self.may_answer = Event(), Event()
+        self.received = []
+        self.has_received, self.may_respond = Event(), Event()
 
-    def ask(self, ballot):
-        self.asked.append(ballot["vote_id"])
-        self.was_asked.set()
-        self.may_answer.wait()
+    def send(self, ballot):
+        self.received.append(ballot["vote_id"])
+        self.has_received.set()
+        self.may_respond.wait()
         return next(self.verdicts)
 
 
 class Voter(unittest.TestCase):
     def setUp(self):
-        self.noted = []
-        for patch in (mock.patch.object(ballots, "FIRST_PAUSE", 0.001), mock.patch.object(ballots.receipts, "note", self.noted.append)):
+        self.receipts = []
+        for patch in (mock.patch.object(ballots, "RETRY_DELAY", 0.001), mock.patch.object(ballots.receipts, "append", self.receipts.append)):
             patch.start()
             self.addCleanup(patch.stop)
 
-    def voting(self, door):
-        voter = gevent.spawn(ballots.cast, door.ask)
-        self.assertTrue(door.was_asked.wait(10))
+    def start_voter(self, producer):
+        """Starts a voter, and returns it when the producer has received its vote."""
+        voter = gevent.spawn(ballots.cast, producer.send)
+        self.assertTrue(producer.has_received.wait(10))
         return voter
 
-    def test_casts_again_with_the_same_id_until_the_receipt(self):
-        door = Door(Verdict.AGAIN, Verdict.AGAIN, Verdict.ACKNOWLEDGED)
-        door.may_answer.set()
-        ballots.cast(door.ask)
-        self.assertEqual(door.asked, self.noted * 3)
+    def test_a_vote_is_cast_again_with_the_same_id_until_its_receipt(self):
+        producer = Producer(Verdict.RETRY, Verdict.RETRY, Verdict.ACKNOWLEDGED)
+        producer.may_respond.set()
+        ballots.cast(producer.send)
+        self.assertEqual(producer.received, self.receipts * 3)
 
-    def test_gives_up_after_all_tries(self):
-        door = Door(*[Verdict.AGAIN] * ballots.TRIES)
-        door.may_answer.set()
-        with self.assertRaisesRegex(ballots.GivenUp, "no receipt after 5 tries"):
-            ballots.cast(door.ask)
-        self.assertEqual((len(door.asked), self.noted), (ballots.TRIES, []))
+    def test_a_vote_without_receipt_fails_after_all_tries(self):
+        producer = Producer(*[Verdict.RETRY] * ballots.MAX_TRIES)
+        producer.may_respond.set()
+        with self.assertRaisesRegex(ballots.NoReceipt, "no receipt after 5 tries"):
+            ballots.cast(producer.send)
+        self.assertEqual((len(producer.received), self.receipts), (ballots.MAX_TRIES, []))
 
-    def test_does_not_cast_again_what_was_refused(self):
-        door = Door(Verdict.REFUSED)
-        door.may_answer.set()
-        ballots.cast(door.ask)
-        self.assertEqual((len(door.asked), self.noted), (1, []))
+    def test_a_refused_vote_is_not_cast_again(self):
+        producer = Producer(Verdict.REFUSED)
+        producer.may_respond.set()
+        ballots.cast(producer.send)
+        self.assertEqual((len(producer.received), self.receipts), (1, []))
 
-    def test_who_is_stopped_while_voting_ends_with_the_receipt(self):
-        door = Door(Verdict.AGAIN, Verdict.ACKNOWLEDGED)
-        voter = self.voting(door)
+    def test_a_user_stopped_while_voting_ends_after_the_receipt(self):
+        producer = Producer(Verdict.RETRY, Verdict.ACKNOWLEDGED)
+        voter = self.start_voter(producer)
         voter.kill(block=False)
         gevent.sleep(0)
-        self.assertFalse(voter.dead, "it left its vote")
-        door.may_answer.set()
+        self.assertFalse(voter.dead, "the user ended before the receipt of its vote")
+        producer.may_respond.set()
         voter.join(10)
         self.assertTrue(voter.dead)
-        self.assertEqual(door.asked, self.noted * 2)
+        self.assertEqual(producer.received, self.receipts * 2)
 
-    def test_who_is_stopped_once_more_ends_at_once(self):
-        voter = self.voting(Door())
+    def test_a_second_stop_ends_the_user_at_once(self):
+        voter = self.start_voter(Producer())
         voter.kill(block=False)
         gevent.sleep(0)
         voter.kill(timeout=10)
         self.assertTrue(voter.dead)
-        self.assertEqual(self.noted, [])
+        self.assertEqual(self.receipts, [])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""People who vote over gRPC: ovation.v1.VoteService/CastVote."""
+"""Voters over gRPC: ovation.v1.VoteService/CastVote."""
 
 import sys
 import time
@@ -9,31 +9,31 @@ import grpc.experimental.gevent
 from locust import User, events, task
 
 import ballots
-from ballots import TIME_OUT, Verdict
+from ballots import REQUEST_TIMEOUT, Verdict
 
-# The stubs import each other from here.
+# The generated stubs import each other by paths in this folder.
 sys.path.insert(0, str(Path(__file__).parent / "generated"))
 try:
     from ovation.v1.votes_pb2 import CastVoteRequest
     from ovation.v1.votes_pb2_grpc import VoteServiceStub
 except ModuleNotFoundError as missing:
-    sys.exit(f"the gRPC stubs are missing ({missing}): make them with locust/stubs")
+    sys.exit(f"the gRPC stubs are missing ({missing}): run locust/stubs")
 
-# Otherwise a call would hold up every user of the process. Before the first channel.
+# Without this call, a request blocks all users of the process. It must run before the first channel is created.
 grpc.experimental.gevent.init_gevent()
 
-AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 class CastVoteFailed(Exception):
-    """Its text is a line of Locust's failures, so it names no vote."""
+    """A failed request. Locust groups failures by their text, so the text has no vote_id."""
 
 
 class GrpcVoter(User):
-    wait_time = ballots.linger
+    wait_time = ballots.wait_time
 
     def on_start(self):
-        # gRPC would otherwise let all channels of a process share one connection, and a person has one of their own.
+        # With this option, each user has a connection of its own. Otherwise all channels of a process share one connection.
         self.channel = grpc.insecure_channel(self.environment.parsed_options.grpc_host,
                                              options=[("grpc.use_local_subchannel_pool", 1)])
         self.stub = VoteServiceStub(self.channel)
@@ -51,13 +51,13 @@ class GrpcVoter(User):
         size, failure, verdict = 0, None, Verdict.ACKNOWLEDGED
         begun = time.perf_counter()
         try:
-            receipt = self.stub.CastVote(request, timeout=TIME_OUT)
+            receipt = self.stub.CastVote(request, timeout=REQUEST_TIMEOUT)
             size = receipt.ByteSize()
             if receipt.vote_id != ballot["vote_id"]:
                 failure, verdict = CastVoteFailed("OK without a receipt of this vote"), Verdict.REFUSED
         except grpc.RpcError as error:
             failure = CastVoteFailed(f"{error.code().name}: {error.details()}")
-            verdict = Verdict.AGAIN if error.code() in AGAIN else Verdict.REFUSED
+            verdict = Verdict.RETRY if error.code() in RETRYABLE else Verdict.REFUSED
         self.environment.events.request.fire(
             request_type="gRPC", name="CastVote", response_time=(time.perf_counter() - begun) * 1000,
             response_length=size, exception=failure, context={})
@@ -67,4 +67,4 @@ class GrpcVoter(User):
 @events.init_command_line_parser.add_listener
 def add_options(parser):
     parser.add_argument("--grpc-host", metavar="HOST:PORT", env_var="LOCUST_GRPC_HOST", default="127.0.0.1:50051",
-                        help="the gRPC door (default: 127.0.0.1:50051); with a master, give it to the master")
+                        help="address of the gRPC producer (default: 127.0.0.1:50051); with a master, set it on the master")

@@ -1,12 +1,13 @@
-//! What a vote costs the flood itself: `cargo bench -p ovation --bench flood`.
+//! Measures the CPU per vote of the flood itself: `cargo bench -p ovation --bench flood`.
 //!
-//! Floods doors that only say yes, with the built program, and divides the processor time it took by the votes that
-//! were acknowledged. A figure for a server must be read beside these: on a shared machine its client takes part of it.
+//! This benchmark floods fake producers that accept every vote, and divides the CPU time of the program `ovation` by
+//! the number of acknowledged votes. If a flood and a server share a machine, these figures show which part of the CPU
+//! the flood itself uses.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/fake/mod.rs"]
+#[path = "../../load/tests/fake/mod.rs"]
 mod fake;
 
 use std::{
@@ -14,12 +15,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fake::FakeDoor;
+use fake::FakeProducer;
 use serde_json::Value;
 
 fn main() {
-    let rest = FakeDoor::rest_echo();
-    let grpc = FakeDoor::grpc_echo();
+    let rest = FakeProducer::rest_echo();
+    let grpc = FakeProducer::grpc_echo();
     println!(
         "{:<12} {:>9} {:>12} {:>12} {:>9} {:>9}",
         "protocol", "offered", "votes/s", "us CPU/vote", "p50 ms", "p99 ms"
@@ -39,8 +40,8 @@ fn main() {
                 .output()
                 .unwrap();
             let cpu = children_cpu_us() - before;
-            let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-            let number = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
             println!(
                 "{protocol:<12} {rate:>9} {:>12.0} {:>12.2} {:>9.2} {:>9.2}",
                 number("rate"),
@@ -52,10 +53,11 @@ fn main() {
     }
 }
 
-/// User and system time of the children that were waited for, see proc(5). The clock ticks 100 times a second.
+/// Returns the user and system time of the finished child processes in microseconds, see proc(5). A clock tick is
+/// assumed to be 10 ms, the usual value.
 fn children_cpu_us() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // The name of the program is in brackets and may hold anything; cutime and cstime are fields 16 and 17.
+    // The name of the program is in parentheses and may contain any character; cutime and cstime are fields 16 and 17.
     let after_name = stat.rsplit_once(") ").unwrap().1;
     after_name.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap() * 10_000.0).sum()
 }

@@ -1,49 +1,53 @@
-//! `ovation check`: whether a vote over each door is counted.
+//! `ovation check`: checks that a vote through each producer is counted.
 
 use std::{future::Future, path::PathBuf, process::ExitCode, time::Duration};
 
+use api::{Receipt, Tally, Vote, VotesResponse};
 use clap::Args;
-use proto::v1::{CastVoteRequest, vote_service_client::VoteServiceClient};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use client::http;
+use form_urlencoded::Serializer;
+use proto::v1::CastVoteRequest;
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
+use serde::Serialize;
+use service::{program::Failure, token::ReadToken};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Endpoint;
-use votes::{ContestId, Tally};
+use uuid::Uuid;
+use votes::{ContestId, parse_duration};
 
-use crate::{Failure, client, duration};
+/// The pause between two attempts.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// How long to wait before something is tried or asked again.
-const TRY_AGAIN: Duration = Duration::from_millis(200);
-
-/// Cast a vote over each door, and wait until all of them are counted
+/// Cast one vote through each producer, and wait until all these votes are counted
 ///
-/// The votes are real ones: they stay in the contest, under a name of their own.
+/// The votes are real: they remain in the contest, as votes for --name.
 ///
-/// Exit code: 0 if every vote was acknowledged, is in the book and in the tally; 1 if not; 64 for a wrong flag.
+/// Exit code: 0 if every vote was acknowledged and is in the ledger, and the total of the contest has risen by at least
+/// the number of these votes; 1 if not; 64 for an invalid command line.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  ovation check --rest http://127.0.0.1:8000 --grpc http://127.0.0.1:50051 --results http://127.0.0.1:8080"
 )]
 pub(crate) struct CheckArgs {
-    /// A REST door; may be given several times
+    /// The URL of a REST producer; may be given several times
     #[arg(long, value_name = "URL", required_unless_present = "grpc")]
     rest: Vec<String>,
-    /// A gRPC door; may be given several times
+    /// The URL of a gRPC producer; may be given several times
     #[arg(long, value_name = "URL")]
     grpc: Vec<String>,
-    /// The results service
+    /// The URL of the results service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     results: String,
     /// The contest to vote in
     #[arg(long, default_value = ContestId::DEFAULT)]
     contest: ContestId,
-    /// Whom to vote for
+    /// The name to vote for
     #[arg(long, default_value = "Ovation check")]
     name: String,
-    /// How long all of it may take; doors that can't be reached are tried again until then
-    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration::parse)]
+    /// The maximum time for the whole check; failed requests are repeated until then
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
     timeout: Duration,
-    /// A file with the token that the results service asks for
+    /// A file with the read token of the results service
     #[arg(long, value_name = "FILE", env = "OVATION_READ_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Print one JSON object
@@ -58,58 +62,66 @@ struct Report {
     total: u64,
 }
 
-/// A vote that a door acknowledged.
+/// A vote that a producer acknowledged.
 #[derive(Serialize)]
 struct Acknowledged {
     url: String,
     #[serde(flatten)]
-    receipt: Receipt,
+    position: VotePosition,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Receipt {
-    vote_id: String,
+/// A vote and its position on the log.
+#[derive(Serialize)]
+struct VotePosition {
+    vote_id: Uuid,
     partition: u32,
     offset: u64,
 }
 
 pub(crate) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
     let deadline = Instant::now() + args.timeout;
-    let before = persist(deadline, || tally(&args)).await.map_err(|problem| format!("the results: {problem}"))?.total;
+    let before = retry_until(deadline, || request_tally(&args))
+        .await
+        .map_err(|problem| format!("the results: {problem}"))?
+        .total;
     let mut votes = Vec::new();
-    let doors = args.rest.iter().map(|url| (url, true)).chain(args.grpc.iter().map(|url| (url, false)));
-    for (url, is_rest) in doors {
-        // One id for all tries, so that whatever came of them the vote counts once.
-        let vote_id = uuid::Uuid::now_v7().to_string();
-        let receipt = persist(deadline, || async {
-            let answer =
-                if is_rest { cast_rest(&args, url, &vote_id).await } else { cast_grpc(&args, url, &vote_id).await };
-            answer.and_then(|receipt| {
-                if receipt.vote_id == vote_id { Ok(receipt) } else { Err("the receipt of another vote".into()) }
+    let producers = args.rest.iter().map(|url| (url, true)).chain(args.grpc.iter().map(|url| (url, false)));
+    for (url, is_rest) in producers {
+        // All attempts have the same vote id, so that the vote counts once.
+        let vote_id = Uuid::now_v7();
+        let position = retry_until(deadline, || async {
+            let receipt =
+                if is_rest { cast_rest(&args, url, vote_id).await } else { cast_grpc(&args, url, vote_id).await };
+            receipt.and_then(|position| {
+                if position.vote_id == vote_id { Ok(position) } else { Err("the receipt is for another vote".into()) }
             })
         });
-        let receipt = receipt.await.map_err(|problem| format!("the door {url} acknowledged no vote: {problem}"))?;
+        let position =
+            position.await.map_err(|problem| format!("the producer {url} acknowledged no vote: {problem}"))?;
         if !args.json {
-            println!("{url} acknowledged {vote_id}: partition {}, offset {}", receipt.partition, receipt.offset);
+            println!("{url} acknowledged {vote_id}: partition {}, offset {}", position.partition, position.offset);
         }
-        votes.push(Acknowledged { url: url.clone(), receipt });
+        votes.push(Acknowledged { url: url.clone(), position });
     }
     let acknowledged = Instant::now();
-    let total = persist(deadline, || counted(&args, before, &votes)).await?;
+    let total = retry_until(deadline, || total_if_counted(&args, before, &votes)).await?;
     let counted_after_ms = acknowledged.elapsed().as_millis();
     if args.json {
         println!("{}", serde_json::to_string(&Report { votes, counted_after_ms, total })?);
     } else {
-        println!("all counted after {counted_after_ms} ms: {} has {total} votes", args.contest);
+        println!(
+            "the votes of this check were counted within {counted_after_ms} ms of the last acknowledgement; {} now has {total} votes",
+            args.contest
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tries until it succeeds.
+/// Repeats the attempt until it succeeds.
 ///
 /// # Errors
-/// The last failure, once time is up.
-async fn persist<T, F: Future<Output = Result<T, Failure>>>(
+/// After the deadline, the failure of the last attempt.
+async fn retry_until<T, F: Future<Output = Result<T, Failure>>>(
     deadline: Instant,
     attempt: impl Fn() -> F,
 ) -> Result<T, Failure> {
@@ -117,55 +129,62 @@ async fn persist<T, F: Future<Output = Result<T, Failure>>>(
         let failure = match timeout_at(deadline, attempt()).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) => failure,
-            Err(_) => return Err("no answer in time".into()),
+            Err(_) => return Err("no response in time".into()),
         };
-        if Instant::now() + TRY_AGAIN >= deadline {
+        if Instant::now() + RETRY_DELAY >= deadline {
             return Err(failure);
         }
-        sleep(TRY_AGAIN).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-async fn cast_rest(args: &CheckArgs, url: &str, vote_id: &str) -> Result<Receipt, Failure> {
-    let vote = json!({ "name": args.name, "contest": args.contest, "vote_id": vote_id });
-    Ok(client::post(url, "/v1/votes", vote.to_string()).await?)
+async fn cast_rest(args: &CheckArgs, url: &str, vote_id: Uuid) -> Result<VotePosition, Failure> {
+    let vote = Vote {
+        name: args.name.clone(),
+        contest: Some(args.contest.to_string()),
+        vote_id: Some(vote_id.to_string()),
+        ..Vote::default()
+    };
+    let receipt: Receipt = http::post(url, "/v1/votes", serde_json::to_string(&vote)?).await?;
+    Ok(VotePosition { vote_id: receipt.vote_id, partition: receipt.partition.into(), offset: receipt.offset })
 }
 
-async fn cast_grpc(args: &CheckArgs, url: &str, vote_id: &str) -> Result<Receipt, Failure> {
+async fn cast_grpc(args: &CheckArgs, url: &str, vote_id: Uuid) -> Result<VotePosition, Failure> {
     let channel = Endpoint::from_shared(url.to_owned())?.connect().await;
     let channel = channel.map_err(|error| format!("can't be reached: {error}"))?;
     let vote = CastVoteRequest {
         name: args.name.clone(),
         contest: Some(args.contest.to_string()),
-        vote_id: Some(vote_id.to_owned()),
+        vote_id: Some(vote_id.to_string()),
         ..CastVoteRequest::default()
     };
-    let answer = VoteServiceClient::new(channel).cast_vote(vote).await;
-    let receipt = answer.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?.into_inner();
-    Ok(Receipt { vote_id: receipt.vote_id, partition: receipt.partition, offset: receipt.offset })
+    let response = VoteServiceClient::new(channel).cast_vote(vote).await;
+    let receipt = response.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?.into_inner();
+    Ok(VotePosition { vote_id: receipt.vote_id.parse()?, partition: receipt.partition, offset: receipt.offset })
 }
 
-async fn tally(args: &CheckArgs) -> Result<Tally, Failure> {
-    Ok(client::get(&args.results, &format!("/v1/contests/{}/tally", args.contest)).await?)
+async fn request_tally(args: &CheckArgs) -> Result<Tally, Failure> {
+    Ok(http::get(&args.results, &format!("/v1/contests/{}/tally", args.contest)).await?)
 }
 
-/// The contest's votes, if these are among them.
-async fn counted(args: &CheckArgs, before: u64, votes: &[Acknowledged]) -> Result<u64, Failure> {
-    #[derive(Deserialize)]
-    struct Booked {
-        votes: Vec<Receipt>,
-    }
-    let path = format!("/v1/votes?contest={}&name={}&limit=1000", args.contest, client::encode(&args.name));
-    let booked: Booked = client::get_as(args.token_file.as_deref(), &args.results, &path).await?;
+/// Returns the total of the contest.
+///
+/// # Errors
+/// If one of these votes is not in the ledger, or the total is lower than `before` plus the number of these votes.
+async fn total_if_counted(args: &CheckArgs, before: u64, votes: &[Acknowledged]) -> Result<u64, Failure> {
+    let query = [("contest", args.contest.as_str()), ("name", &args.name), ("limit", "1000")];
+    let path = format!("/v1/votes?{}", Serializer::new(String::new()).extend_pairs(query).finish());
+    let authorization = ReadToken::for_command(args.token_file.as_deref())?.map(|token| token.authorization());
+    let recorded: VotesResponse = http::get_as(authorization.as_deref(), &args.results, &path).await?;
     for vote in votes {
-        if !booked.votes.iter().any(|booked| booked.vote_id == vote.receipt.vote_id) {
-            return Err(format!("the vote {} of {} is not in the book", vote.receipt.vote_id, vote.url).into());
+        if !recorded.votes.iter().any(|recorded| recorded.vote_id == vote.position.vote_id) {
+            return Err(format!("the vote {} of {} is not in the ledger", vote.position.vote_id, vote.url).into());
         }
     }
-    let total = tally(args).await?.total;
-    let wanted = before + votes.len() as u64;
-    if total < wanted {
-        return Err(format!("{} has {total} votes, and {wanted} were acknowledged", args.contest).into());
+    let total = request_tally(args).await?.total;
+    let expected = before + votes.len() as u64;
+    if total < expected {
+        return Err(format!("{} has {total} votes instead of at least {expected}", args.contest).into());
     }
     Ok(total)
 }

@@ -1,4 +1,4 @@
-//! `ovation import`: a file to a dataset, or to votes.
+//! `ovation import`: imports a file as a dataset, or as votes.
 
 use std::{
     io,
@@ -7,13 +7,19 @@ use std::{
     time::Duration,
 };
 
+use api::{BadRowInfo, IfExists, ImportInfo};
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use client::http::{self, Upload};
+use form_urlencoded::Serializer;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use service::{ConfigError, program::Failure, token::ReadToken};
 use tokio::{
     fs::File,
     time::{Instant, sleep},
@@ -21,43 +27,42 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
-use crate::{Failure, client};
+/// The interval at which the command requests the progress of an import.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// How often is asked how far an import is.
-const LOOK: Duration = Duration::from_millis(300);
+/// How long the command waits for a service that does not respond. The import itself continues when the service runs
+/// again.
+const OUTAGE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long the service may be away while it loads: an import goes on when it is back.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Import a file of comma-separated values, as a dataset or as votes
+/// Import a CSV file, as a dataset or as votes
 ///
-/// The service stores the file, and loads it whatever happens then: this command only watches. A file of votes that is imported twice is counted
-/// once.
+/// The service stores the file and loads it. It continues even if this command is stopped after the upload. If you
+/// import a file of votes twice, each vote counts once.
 ///
-/// Exit code: 0 if all rows are loaded, 1 if some are bad or the import failed, 64 for a wrong flag.
+/// Exit code: 0 if all rows are loaded, 1 if some rows are bad or the import failed, 64 for an invalid command line.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  ovation import ballots.csv\n  ovation import paper-votes.csv --as votes --contest bands"
 )]
 pub(crate) struct ImportArgs {
-    /// The file: UTF-8, with a line of names
+    /// The file: CSV in UTF-8, with a header line
     file: PathBuf,
-    /// What its rows become
+    /// Import the rows as a dataset or as votes
     #[arg(long = "as", value_enum, default_value_t = Kind::Dataset)]
     kind: Kind,
-    /// The dataset's name [default: the file's, as a slug]
+    /// The name of the dataset [default: the name of the file, as a slug]
     #[arg(long)]
     name: Option<String>,
-    /// What happens if there is a dataset of the name
-    #[arg(long, value_enum, default_value_t = IfExists::Refuse)]
+    /// What to do if a dataset of this name exists
+    #[arg(long, value_parser = if_exists_parser(), default_value = IfExists::Refuse.as_str())]
     if_exists: IfExists,
-    /// The contest of votes whose row names none [default: bands]
+    /// The contest of votes whose row has no contest [default: bands]
     #[arg(long)]
     contest: Option<String>,
-    /// The results service
+    /// The URL of the results service
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// A file with the token that the service asks for
+    /// A file with the read token of the service
     #[arg(long, value_name = "FILE", env = "OVATION_READ_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Print one JSON object
@@ -67,85 +72,56 @@ pub(crate) struct ImportArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// A dataset, to be asked at /v1/datasets
+    /// A dataset for queries at /v1/datasets
     Dataset,
-    /// Votes, by the rules of the doors
+    /// Votes, which must follow the same rules as votes for a producer
     Votes,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum IfExists {
-    /// The file is refused
-    Refuse,
-    /// The other one is removed
-    Replace,
-    /// This one is called NAME-2, NAME-3 and so on
-    Number,
-}
-
-impl IfExists {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Replace => "replace",
-            Self::Number => "number",
-        }
-    }
-}
-
-/// What the service says of an import.
-#[derive(Deserialize, Serialize)]
-struct Facts {
-    import: String,
-    file: String,
-    #[serde(rename = "as")]
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dataset: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    contest: Option<String>,
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    bytes: u64,
-    rows: u64,
-    loaded: u64,
-    bad: u64,
-    chunks: u32,
-    chunks_done: u32,
-    bad_rows: Vec<BadRow>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct BadRow {
-    line: u64,
-    problem: String,
+/// Returns the parser of the flag `--if-exists`.
+fn if_exists_parser() -> impl TypedValueParser<Value = IfExists> {
+    let values = IfExists::ALL.map(|value| {
+        PossibleValue::new(value.as_str()).help(match value {
+            IfExists::Refuse => "Refuse the file",
+            IfExists::Replace => "Replace the existing dataset",
+            IfExists::Number => "Name the new dataset NAME-2, NAME-3 and so on",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|value| value.parse::<IfExists>())
 }
 
 pub(crate) async fn run(args: ImportArgs) -> Result<ExitCode, Failure> {
     let path = args.path()?;
-    let token = args.token_file.as_deref();
-    // A wrong address or token is told before gigabytes are sent.
-    client::get_as::<serde_json::Value>(token, &args.url, "/v1/datasets").await?;
-    let (media_type, body) = form(&args.file).await?;
-    let begun: Facts = client::upload(token, &args.url, &path, &media_type, body).await?;
-    let ended = follow(&args, begun).await?;
+    let authorization = ReadToken::for_command(args.token_file.as_deref())?.map(|token| token.authorization());
+    let authorization = authorization.as_deref();
+    // Check the address and the token before the command sends gigabytes.
+    http::get_as::<serde_json::Value>(authorization, &args.url, "/v1/datasets").await?;
+    let (media_type, body) = multipart_form(&args.file).await?;
+    let begun: ImportInfo = http::upload(authorization, &args.url, &path, &media_type, body).await?;
+    let ended = wait_until_ended(&args, authorization, begun).await?;
     if args.json {
         println!("{}", serde_json::to_string(&ended)?);
     } else {
-        tell(&ended);
+        print_result(&ended);
     }
-    let is_whole = ended.state == "done" && ended.bad == 0;
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_complete = ended.state == "done" && ended.bad == 0;
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl ImportArgs {
-    /// Where the file is posted.
+    /// Returns the path and the query of the upload.
+    ///
+    /// # Errors
+    /// If the flags contradict each other.
     fn path(&self) -> Result<String, Failure> {
         let mut query: Vec<(&str, &str)> = Vec::new();
         let path = match self.kind {
-            Kind::Votes if self.name.is_some() => return Err("--name is a dataset's; votes have none".into()),
-            Kind::Dataset if self.contest.is_some() => return Err("--contest is for --as votes".into()),
+            Kind::Votes if self.name.is_some() => {
+                return Err(ConfigError::new("--name", "this is for datasets; an import of votes has no name").into());
+            }
+            Kind::Dataset if self.contest.is_some() => {
+                return Err(ConfigError::new("--contest", "this is only for --as votes").into());
+            }
             Kind::Votes => "/v1/votes/import",
             Kind::Dataset => {
                 query.push(("if_exists", self.if_exists.as_str()));
@@ -154,13 +130,13 @@ impl ImportArgs {
         };
         query.extend(self.name.as_deref().map(|name| ("name", name)));
         query.extend(self.contest.as_deref().map(|contest| ("contest", contest)));
-        let query: Vec<String> = query.iter().map(|(key, value)| format!("{key}={}", client::encode(value))).collect();
-        Ok(format!("{path}?{}", query.join("&")))
+        Ok(format!("{path}?{}", Serializer::new(String::new()).extend_pairs(query).finish()))
     }
 }
 
-/// The file as a form, with a bar while it is sent.
-async fn form(path: &Path) -> Result<(String, client::Upload), Failure> {
+/// Returns the media type and the body of a multipart form with the file. While the body is sent, a progress bar shows
+/// the progress.
+async fn multipart_form(path: &Path) -> Result<(String, Upload), Failure> {
     let at = |error: io::Error| format!("{}: {error}", path.display());
     let file = File::open(path).await.map_err(at)?;
     let length = file.metadata().await.map_err(at)?.len();
@@ -170,7 +146,7 @@ async fn form(path: &Path) -> Result<(String, client::Upload), Failure> {
         "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\ncontent-type: text/csv\r\n\r\n"
     );
     let tail = format!("\r\n--{boundary}--\r\n");
-    let bar = bar(length, "sending {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
+    let bar = progress_bar(length, "sending {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
     let sent = ReaderStream::with_capacity(file, 256 << 10).inspect(move |bytes| {
         bar.inc(bytes.as_ref().map_or(0, Bytes::len) as u64);
     });
@@ -179,19 +155,23 @@ async fn form(path: &Path) -> Result<(String, client::Upload), Failure> {
     Ok((format!("multipart/form-data; boundary={boundary}"), StreamBody::new(body).boxed_unsync()))
 }
 
-/// Watches an import until it has ended.
-async fn follow(args: &ImportArgs, mut facts: Facts) -> Result<Facts, Failure> {
-    let bar = bar(facts.rows, "loading {bar:30} {human_pos} of {human_len} rows, {per_sec}");
-    let path = format!("/v1/imports/{}", facts.import);
-    let mut answered = Instant::now();
-    while facts.state == "loading" {
-        bar.set_position(facts.loaded + facts.bad);
-        sleep(LOOK).await;
-        match client::get_as(args.token_file.as_deref(), &args.url, &path).await {
-            Ok(now) => (facts, answered) = (now, Instant::now()),
-            Err(error) if answered.elapsed() > PATIENCE => {
+/// Waits until an import has ended, and shows a progress bar.
+async fn wait_until_ended(
+    args: &ImportArgs,
+    authorization: Option<&str>,
+    mut info: ImportInfo,
+) -> Result<ImportInfo, Failure> {
+    let bar = progress_bar(info.rows, "loading {bar:30} {human_pos} of {human_len} rows, {per_sec}");
+    let path = format!("/v1/imports/{}", info.import);
+    let mut last_response = Instant::now();
+    while info.state == "loading" {
+        bar.set_position(info.loaded + info.bad);
+        sleep(POLL_INTERVAL).await;
+        match http::get_as(authorization, &args.url, &path).await {
+            Ok(now) => (info, last_response) = (now, Instant::now()),
+            Err(error) if last_response.elapsed() > OUTAGE_TIMEOUT => {
                 return Err(format!(
-                    "{error}; the import goes on once the service does: GET {path} tells how far it is"
+                    "{error}; the import continues when the service is back: GET {path} returns its progress"
                 )
                 .into());
             }
@@ -199,27 +179,27 @@ async fn follow(args: &ImportArgs, mut facts: Facts) -> Result<Facts, Failure> {
         }
     }
     bar.finish_and_clear();
-    Ok(facts)
+    Ok(info)
 }
 
-/// A bar on a terminal.
-fn bar(length: u64, template: &str) -> ProgressBar {
+/// Creates a progress bar on stderr. It is hidden if stderr is not a terminal.
+fn progress_bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()).with_style(style)
 }
 
-fn tell(facts: &Facts) {
-    let Facts { file, state, problem, loaded, rows, bad, bad_rows, dataset, contest, .. } = facts;
+fn print_result(info: &ImportInfo) {
+    let ImportInfo { file, state, problem, loaded, rows, bad, bad_rows, dataset, contest, .. } = info;
     let target = match (dataset, contest) {
         (Some(dataset), _) => format!("the dataset {dataset}"),
         (None, contest) => format!("votes for {}", contest.as_deref().unwrap_or("bands")),
     };
     if state != "done" {
-        println!("{file} is not imported: {}", problem.as_deref().unwrap_or(state));
+        println!("{file} was not imported: {}", problem.as_deref().unwrap_or(state));
         return;
     }
     println!("{file}: {} of {} rows are {target}", HumanCount(*loaded), HumanCount(*rows));
-    for BadRow { line, problem } in bad_rows {
+    for BadRowInfo { line, problem } in bad_rows {
         println!("  line {line}: {problem}");
     }
     let more = bad - bad_rows.len() as u64;

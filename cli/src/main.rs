@@ -1,29 +1,24 @@
-//! `ovation`: the whole system in one process, and the operator's commands.
+//! `ovation`: runs the whole system in one process, and has the commands for operators.
 
 mod audit;
 mod check;
-mod client;
-mod compare;
-mod dead;
-mod duration;
-mod exposition;
-mod flood;
+mod dead_letters;
 mod import;
-mod plots;
+mod interrupt;
 mod rate;
 mod replay;
-mod spread;
 mod stats;
-mod study;
 mod tally;
 mod up;
 mod votes_query;
-mod zipf;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use service::{CancellationToken, program::Failure};
+use load::{compare, flood, study};
+use service::program::Failure;
+
+use self::interrupt::stop_on_interrupt;
 
 /// Counts votes: an acknowledged vote is never lost and never counted twice.
 #[derive(Parser)]
@@ -47,7 +42,7 @@ enum Command {
     Import(import::ImportArgs),
     Audit(audit::AuditArgs),
     Replay(replay::ReplayArgs),
-    Dead(dead::DeadArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,31 +63,7 @@ fn main() -> ExitCode {
         Command::Import(args) => on_runtime(import::run(args)),
         Command::Audit(args) => on_runtime(audit::run(args)),
         Command::Replay(args) => on_runtime(replay::run(args)),
-        Command::Dead(args) => on_runtime(dead::run(args)),
-    }
-}
-
-/// Cancelled by Ctrl-C, so that a flood can end early and still report.
-fn stop_on_interrupt() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let interrupted = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            interrupted.cancel();
-        }
-    });
-    stop
-}
-
-/// How a command ends that goes on until it is interrupted, or until nobody reads any more what it prints.
-fn interrupted(outcome: Result<(), Failure>) -> Result<ExitCode, Failure> {
-    let is_unread = |failure: &Failure| {
-        let error = failure.downcast_ref::<std::io::Error>();
-        error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    match outcome {
-        Err(failure) if !is_unread(&failure) => Err(failure),
-        _ => Ok(ExitCode::SUCCESS),
+        Command::DeadLetters(args) => on_runtime(dead_letters::run(args)),
     }
 }
 

@@ -1,5 +1,6 @@
-//! `ovation rate`: votes in each period of time, by acceptance.
+//! `ovation rate`: shows how many votes were accepted in each period.
 
+mod args;
 mod follow;
 mod sparkline;
 
@@ -9,120 +10,84 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
-use service::CancellationToken;
-use votes::{ContestId, RateWindow, Window};
+use api::RateWindow;
+use client::http;
+use service::{CancellationToken, program::Failure};
+use votes::{UnixMillis, Window};
 
-use self::sparkline::sparkline;
-use crate::{Failure, client, duration};
+pub(crate) use self::args::RateArgs;
+use self::sparkline::{MAX_PERIODS, sparkline};
 
-/// How far one looks back if nothing else is said.
+/// The default of `--last` without `--follow`.
 const DEFAULT_LAST: Duration = Duration::from_mins(1);
 
-/// The most periods of a sparkline: a line of --follow fits into 80 columns.
-const SPARKLINE: usize = 30;
-
-/// Show how many votes were accepted in each period
-#[derive(Args)]
-#[command(
-    after_help = "Examples:\n  ovation rate --every 1s --last 60s\n  ovation rate --every 10ms --follow --json > rates.ndjson"
-)]
-pub(crate) struct RateArgs {
-    /// The results service
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// The period: 10ms, 1s or 1m
-    #[arg(long, default_value = "1s")]
-    every: Window,
-    /// How far back to look, like 60s or 5m; periods of 10ms are kept for 15 minutes, those of 1s for 24 hours
-    /// [default: 60s, with --follow: from now on]
-    #[arg(long, value_parser = duration::parse)]
-    last: Option<Duration>,
-    /// Print each period once it is complete, until Ctrl-C: some seconds after its end, when all its votes are counted
-    #[arg(long)]
-    follow: bool,
-    /// Only this contest [default: all]
-    #[arg(long)]
-    contest: Option<ContestId>,
-    /// Print a JSON array of {start, votes}, with --follow one such object a line; start is Unix time in milliseconds
-    #[arg(long)]
-    json: bool,
-}
-
 pub(crate) async fn run(mut args: RateArgs, stop: CancellationToken) -> Result<ExitCode, Failure> {
-    if let Some(kept) = args.every.kept_for().filter(|kept| args.last.is_some_and(|last| last > *kept)) {
-        let (every, minutes) = (args.every, kept.as_secs() / 60);
-        eprintln!("periods of {every} are kept for {minutes} minutes: showing those; longer ones are kept for longer");
-        args.last = Some(kept);
+    if let Some(retained) = args.every.retention().filter(|retained| args.last.is_some_and(|last| last > *retained)) {
+        let (every, minutes) = (args.every, retained.as_secs() / 60);
+        eprintln!(
+            "periods of {every} are stored for {minutes} minutes, so only these are printed; longer periods are stored longer"
+        );
+        args.last = Some(retained);
     }
     if args.follow {
         return follow::run(&args, stop).await;
     }
-    let windows: Vec<RateWindow> = client::get(&args.url, &args.path("", args.last.or(Some(DEFAULT_LAST)))).await?;
+    let windows: Vec<RateWindow> = http::get(&args.url, &args.path("", args.last.or(Some(DEFAULT_LAST)))).await?;
     if args.json {
         println!("{}", serde_json::to_string(&windows)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let most = windows.iter().map(|window| window.votes).max().unwrap_or(0);
+    let max = windows.iter().map(|window| window.votes).max().unwrap_or(0);
     for window in &windows {
-        println!("{}  {:>8}{}", window.start, window.votes, bar(window.votes, most));
+        println!("{}  {:>8}{}", UnixMillis(window.start), window.votes, bar(window.votes, max));
     }
     let total: u64 = windows.iter().map(|window| window.votes).sum();
-    let summary = if stdout().is_terminal() { format!("  {}", line_of(&windows, args.every)) } else { String::new() };
+    let summary =
+        if stdout().is_terminal() { format!("  {}", sparkline_of(&windows, args.every)) } else { String::new() };
     println!("{total} votes in {} periods of {} with votes{summary}", windows.len(), args.every);
     Ok(ExitCode::SUCCESS)
 }
 
-impl RateArgs {
-    /// The path of the rates, or of those below them.
-    fn path(&self, below: &str, last: Option<Duration>) -> String {
-        let last = last.map_or_else(String::new, |last| format!("&last={}ms", last.as_millis()));
-        let contest = self.contest.as_ref().map_or_else(String::new, |contest| format!("&contest={contest}"));
-        format!("/v1/rates{below}?every={}{last}{contest}", self.every)
-    }
-}
-
-/// On a terminal, a bar of up to 40 blocks.
-fn bar(votes: u64, most: u64) -> String {
+/// Returns a bar of up to 40 blocks on a terminal, otherwise an empty text.
+fn bar(votes: u64, max: u64) -> String {
     if !stdout().is_terminal() {
         return String::new();
     }
-    let blocks = usize::try_from(votes * 40 / most.max(1)).unwrap_or(0);
+    let blocks = usize::try_from(votes * 40 / max.max(1)).unwrap_or(0);
     format!("  {}", "█".repeat(blocks))
 }
 
-/// The last periods up to the last one with votes; those between that have none are left out of the answer.
-fn line_of(windows: &[RateWindow], every: Window) -> String {
+/// Returns a sparkline of the periods from the first to the last period with votes, at most the last [`MAX_PERIODS`] of
+/// them. `windows` has only the periods with votes.
+fn sparkline_of(windows: &[RateWindow], every: Window) -> String {
     let Some(last) = windows.last() else { return String::new() };
-    let mut periods = vec![0; SPARKLINE];
+    let mut periods = vec![0; MAX_PERIODS];
     for window in windows {
-        let ago = usize::try_from((last.start.0 - window.start.0) / every.millis()).unwrap_or(usize::MAX);
+        let ago = usize::try_from((last.start - window.start) / every.millis()).unwrap_or(usize::MAX);
         if let Some(period) = periods.iter_mut().nth_back(ago) {
             *period = window.votes;
         }
     }
-    let first = windows.first().map_or(last.start.0, |first| first.start.0);
-    let shown = usize::try_from((last.start.0 - first) / every.millis() + 1).unwrap_or(SPARKLINE).min(SPARKLINE);
-    sparkline(&periods[SPARKLINE - shown..])
+    let first = windows.first().map_or(last.start, |first| first.start);
+    let count = usize::try_from((last.start - first) / every.millis() + 1).unwrap_or(MAX_PERIODS).min(MAX_PERIODS);
+    sparkline(&periods[MAX_PERIODS - count..])
 }
 
 #[cfg(test)]
 mod tests {
-    use votes::UnixMillis;
-
     use super::*;
 
     fn line(windows: &[(i64, u64)]) -> String {
-        let window = |&(start, votes): &(i64, u64)| RateWindow { start: UnixMillis(start), votes };
-        line_of(&windows.iter().map(window).collect::<Vec<_>>(), Window::Second)
+        let window = |&(start, votes): &(i64, u64)| RateWindow { start, votes };
+        sparkline_of(&windows.iter().map(window).collect::<Vec<_>>(), Window::Second)
     }
 
     #[test]
-    fn the_line_has_the_periods_without_votes_too() {
+    fn the_sparkline_includes_periods_without_votes() {
         assert_eq!(line(&[]), "");
         assert_eq!(line(&[(5_000, 3)]), "█");
         assert_eq!(line(&[(5_000, 7), (8_000, 7)]), "█▁▁█");
-        // Only the last ones.
-        assert_eq!(line(&[(0, 7), (1_000_000, 7)]).chars().count(), SPARKLINE);
+        // The sparkline has only the last periods.
+        assert_eq!(line(&[(0, 7), (1_000_000, 7)]).chars().count(), MAX_PERIODS);
     }
 }

@@ -1,29 +1,30 @@
-//! `ovation up`: all four services in one process.
+//! `ovation up`: runs all four services in one process.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use backends::Stores;
 use clap::Args;
+use load::flood;
 use serde::Serialize;
 use service::{
-    CancellationToken, Config, Context, Health,
-    config::{CommonFlags, DoorFlags, ReadFlags},
-    door::MeteredDoor,
-    health::{Latch, Weight},
-    program::{self, Failure, Outcome},
-    telemetry::Metrics,
-    token::ReadToken,
+    CancellationToken, Config, Context,
+    config::{CommonFlags, ProxyFlags, ReadFlags},
+    health::{Criticality, Latch},
+    program::{self, ProgramResult},
 };
-use tokio::{net::TcpListener, task::JoinSet, time::timeout, try_join};
-use votes::{Contests, Door, DoorKind, Partition, VoteQueue, VoterSecret};
+use stores::Stores;
+use tokio::{
+    task::{JoinError, JoinHandle, JoinSet},
+    time::timeout,
+    try_join,
+};
+use votes::Partition;
 
-use crate::flood;
-
-/// The admin port of a process that runs everything.
+/// The default admin port of `ovation up`.
 const ADMIN_PORT: u16 = 9100;
 
-/// How long leaving waits for the last votes to be counted. They are on the log, so nothing is lost if this is too short.
-const COUNT_REST: Duration = Duration::from_secs(3);
+/// The longest time that the shutdown waits for the last votes to be counted. Votes that are not counted by then are on
+/// the log, so they are counted after the next start.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Run everything in one process: both producers, the consumer and the results
 #[derive(Args, Serialize)]
@@ -34,27 +35,27 @@ pub(crate) struct UpArgs {
     common: CommonFlags,
     #[command(flatten)]
     #[serde(flatten)]
-    before: DoorFlags,
+    proxy: ProxyFlags,
     #[command(flatten)]
     #[serde(flatten)]
     read: ReadFlags,
-    /// Where the REST producer listens [default: 127.0.0.1:8000]
+    /// The address of the REST producer [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     rest: Option<String>,
-    /// Where the gRPC producer listens [default: 127.0.0.1:50051]
+    /// The address of the gRPC producer [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc: Option<String>,
-    /// Where the live page and the results listen [default: 127.0.0.1:8080]
+    /// The address of the live page and the results [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<String>,
-    /// Where the results listen for gRPC [default: 127.0.0.1:50052]
+    /// The address of the results over gRPC [default: 127.0.0.1:50052]
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     results_grpc: Option<String>,
-    /// Flood the doors with this many votes a second, so that the page moves
+    /// Cast this many votes per second through both producers, so that the live page shows votes
     #[arg(long, value_name = "RATE")]
     #[serde(skip)]
     demo: Option<f64>,
@@ -63,131 +64,125 @@ pub(crate) struct UpArgs {
 pub(crate) fn run(args: UpArgs) -> ExitCode {
     let demo = args.demo;
     let config = Config::load(args.common.config.clone(), args, ADMIN_PORT);
-    program::main(config, |context| services(context, demo))
+    program::main(config, |context, starting| services(context, starting, demo))
 }
 
-async fn services(context: Context, demo: Option<f64>) -> Outcome {
-    let Context { config, health, metrics, shutdown, starting } = context;
-    let (contests, token) = (config.contests()?, config.read_token()?);
-    let stores = Stores::open(&config, &health)?;
-    let secret = stores.secret(&contests)?;
-    let system = System { config, contests, token, stores, secret, health, metrics, shutdown };
-    let grpc = program::listen("grpc", system.config.grpc).await?;
-    let results_grpc = program::listen("results_grpc", system.config.results_grpc).await?;
+async fn services(context: Context, starting: Latch, demo: Option<f64>) -> ProgramResult {
+    // An invalid configuration ends the process before any service runs. The token is checked first, because opening
+    // the stores may create a folder.
+    context.config.read_token()?;
+    let stores = Stores::open(&context.config, &context.health)?;
+    let contests = context.config.contests()?;
+    stores.secret(&contests)?;
+    let system = System { context, stores };
+    let latch = |name| system.context.health.add_latch(name);
 
-    // The doors and the results leave first, so that what they took can still be counted.
-    let mut doors = JoinSet::new();
-    doors.spawn(system.clone().rest(system.health.latch("rest-producer")));
-    doors.spawn(system.clone().grpc(grpc, system.health.latch("grpc-producer")));
-    doors.spawn(system.clone().results(results_grpc, system.health.latch("results")));
-    let counting = CancellationToken::new();
-    let consumer = tokio::spawn(system.clone().consumer(counting.clone(), system.health.latch("consumer")));
+    // The producers and the results stop first. Then the consumer counts the last votes that the producers accepted.
+    let mut producers_and_results = JoinSet::new();
+    producers_and_results.spawn(system.clone().rest(latch("rest-producer")));
+    producers_and_results.spawn(system.clone().grpc(latch("grpc-producer")));
+    producers_and_results.spawn(system.clone().results(latch("results")));
+    let stop_counting = CancellationToken::new();
+    let mut consumer = tokio::spawn(system.clone().consumer(latch("consumer"), stop_counting.clone()));
     drop(starting);
-    let greeting = tokio::spawn(greet(system.clone(), demo));
+    let announcement = tokio::spawn(announce_when_ready(system.context.clone(), demo));
 
-    let mut outcome = Ok(());
-    while let Some(ended) = doors.join_next().await {
-        // A service that ends ends all: half a system is no system.
-        system.shutdown.cancel();
-        outcome = outcome.and(ended.map_err(Into::into).and_then(|ended| ended));
+    let (outcome, consumer_outcome) =
+        wait_for_services(&mut producers_and_results, &mut consumer, &system.context.shutdown).await;
+    announcement.abort();
+    if let Some(consumer_outcome) = consumer_outcome {
+        return outcome.and(consumer_outcome);
     }
-    greeting.abort();
-    if !matches!(timeout(COUNT_REST, system.count_rest()).await, Ok(Ok(()))) {
-        tracing::warn!("left before all votes were counted, they are on the log and will be at the next start");
+    if !matches!(timeout(CATCH_UP_TIMEOUT, system.wait_until_counted()).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "stopping before all votes are counted; they are on the log and are counted after the next start"
+        );
     }
-    counting.cancel();
+    stop_counting.cancel();
     outcome.and(consumer.await?)
 }
 
-/// What the four services share. Each opens its own stores, so that none waits for a store it does not need.
+/// Waits until the producers and the results have ended. Returns their outcome, and the outcome of the consumer if it has
+/// ended too. If one of these services ends, the whole system must end, because it is not useful without that service. So
+/// this cancels `shutdown`.
+async fn wait_for_services(
+    producers_and_results: &mut JoinSet<ProgramResult>,
+    consumer: &mut JoinHandle<ProgramResult>,
+    shutdown: &CancellationToken,
+) -> (ProgramResult, Option<ProgramResult>) {
+    let flatten = |ended: Result<ProgramResult, JoinError>| ended.map_err(Into::into).and_then(|outcome| outcome);
+    let (mut outcome, mut consumer_outcome) = (Ok(()), None);
+    loop {
+        tokio::select! {
+            ended = producers_and_results.join_next() => match ended {
+                Some(ended) => outcome = outcome.and(flatten(ended)),
+                None => return (outcome, consumer_outcome),
+            },
+            ended = &mut *consumer, if consumer_outcome.is_none() => consumer_outcome = Some(flatten(ended)),
+        }
+        shutdown.cancel();
+    }
+}
+
+/// The state that the four services share. Each service opens its own stores, so that it does not wait for a store that
+/// it does not need.
 #[derive(Clone)]
 struct System {
-    config: Config,
-    contests: Arc<Contests>,
-    token: Option<ReadToken>,
+    context: Context,
     stores: Stores,
-    secret: Option<VoterSecret>,
-    health: Health,
-    metrics: Metrics,
-    shutdown: CancellationToken,
 }
 
 impl System {
-    /// What `open` opens, or `None` if the process has to leave before it is open.
-    async fn opened<T>(&self, open: impl Future<Output = Result<T, Failure>>) -> Result<Option<T>, Failure> {
-        self.shutdown.run_until_cancelled(open).await.transpose()
+    async fn rest(self, starting: Latch) -> ProgramResult {
+        let Self { context, stores } = &self;
+        let dependencies = rest_producer::Dependencies::open(context, stores);
+        let listener = program::listen("rest", context.config.rest);
+        program::serve(dependencies, listener, starting, rest_producer::run, context.shutdown.clone()).await
     }
 
-    fn door(&self, kind: DoorKind, queue: &Arc<dyn VoteQueue>) -> MeteredDoor {
-        let door = Door::new(kind, Arc::clone(&self.contests), self.secret.clone(), Arc::clone(queue));
-        MeteredDoor::new(door, self.config.trusted_proxies.clone())
+    async fn grpc(self, starting: Latch) -> ProgramResult {
+        let Self { context, stores } = &self;
+        let dependencies = grpc_producer::Dependencies::open(context, stores);
+        let listener = program::listen("grpc", context.config.grpc);
+        program::serve(dependencies, listener, starting, grpc_producer::run, context.shutdown.clone()).await
     }
 
-    async fn rest(self, latch: Latch) -> Outcome {
-        let Some(queue) = self.opened(self.stores.queue(Weight::Vital)).await? else { return Ok(()) };
-        let door = self.door(DoorKind::Rest, &queue);
-        let outcome = rest_producer::run(self.config.rest, door, self.shutdown, move |_| drop(latch)).await;
-        queue.flush().await;
-        Ok(outcome?)
+    async fn results(self, starting: Latch) -> ProgramResult {
+        let Self { context, stores } = &self;
+        let dependencies = results::Dependencies::open(context, stores, Criticality::Optional);
+        let listeners = results::Listeners::bind(&context.config);
+        program::serve(dependencies, listeners, starting, results::run, context.shutdown.clone()).await
     }
 
-    async fn grpc(self, listener: TcpListener, latch: Latch) -> Outcome {
-        let Some(queue) = self.opened(self.stores.queue(Weight::Vital)).await? else { return Ok(()) };
-        let door = self.door(DoorKind::Grpc, &queue);
-        drop(latch);
-        let outcome = grpc_producer::run(listener, door, self.health, self.shutdown).await;
-        queue.flush().await;
-        Ok(outcome?)
+    /// Counts until the other services have stopped and their votes are counted.
+    async fn consumer(self, starting: Latch, shutdown: CancellationToken) -> ProgramResult {
+        let Self { context, stores } = &self;
+        let dependencies = consumer::Dependencies::open(context, stores);
+        let listener = consumer::listen(stores);
+        program::serve(dependencies, listener, starting, consumer::run, shutdown).await
     }
 
-    async fn results(self, grpc: TcpListener, latch: Latch) -> Outcome {
-        let open = async {
-            let (stores, weight) = (&self.stores, Weight::Helpful);
-            try_join!(
-                stores.tallies(weight),
-                stores.reading(weight),
-                stores.importing(weight),
-                stores.queue(weight),
-                stores.reader(weight)
-            )
-        };
-        let opened = Box::pin(self.opened(open)).await?;
-        let Some((tallies, reading, importing, queue, feed)) = opened else { return Ok(()) };
-        self.metrics.collect(results::standings(Arc::clone(&self.contests), Arc::clone(&tallies)));
-        let door = Door::new(DoorKind::Import, Arc::clone(&self.contests), self.secret, Arc::clone(&queue));
-        let sources =
-            results::Sources { contests: self.contests, tallies, reading, feed, importing, door, token: self.token };
-        let limits = results::Limits::of(&self.config);
-        let address = self.config.results;
-        let outcome = results::run_with(limits, address, grpc, sources, self.shutdown, move |_| drop(latch)).await;
-        queue.flush().await;
-        Ok(outcome?)
-    }
-
-    async fn consumer(self, leave: CancellationToken, latch: Latch) -> Outcome {
-        let open = consumer::open(&self.config, &self.stores);
-        let Some((feed, counter, keeping)) = self.opened(open).await? else { return Ok(()) };
-        Ok(consumer::run(feed, counter, keeping, self.health, leave, move || drop(latch)).await?)
-    }
-
-    /// Waits until the tallies have all that is on the log now.
-    async fn count_rest(&self) -> Outcome {
-        let (feed, tallies) = try_join!(self.stores.reader(Weight::Helpful), self.stores.tallies(Weight::Helpful))?;
-        for partition in (0..feed.partitions()).map(Partition) {
-            let end = feed.bounds(partition).await?.end;
-            let mut seen = 0;
-            while tallies.position(partition).await? < end {
-                seen = tallies.changed(seen).await?;
+    /// Waits until the tallies have all records that the log has now.
+    async fn wait_until_counted(&self) -> ProgramResult {
+        let (log_reader, tallies) = try_join!(
+            self.stores.standalone_log_reader(Criticality::Optional),
+            self.stores.tallies(Criticality::Optional)
+        )?;
+        for partition in (0..log_reader.partitions()).map(Partition) {
+            let end = log_reader.bounds(partition).await?.end;
+            let mut version = 0;
+            while tallies.position(partition).await?.offset < end {
+                version = tallies.changed(version).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Says where everything is as soon as it is there, and floods it if asked to.
-async fn greet(system: System, demo: Option<f64>) {
-    let System { config, health, shutdown, .. } = system;
-    health.started().await;
+/// Prints the addresses when the system is ready, and runs the flood of `--demo`.
+async fn announce_when_ready(context: Context, demo: Option<f64>) {
+    let Context { config, health, shutdown, .. } = context;
+    health.wait_until_started().await;
     announce(&config);
     if let Some(rate) = demo {
         flood::demo(config.rest, config.grpc, rate, None, shutdown).await;
@@ -195,22 +190,49 @@ async fn greet(system: System, demo: Option<f64>) {
 }
 
 fn announce(config: &Config) {
-    let Config { rest, grpc, results, results_grpc, admin, data, queue, tally, book, .. } = config;
-    let stores = if queue == "embedded:" {
-        format!("data          {}", data.display())
+    let Config { rest, grpc, results, results_grpc, admin, data, vote_log, tallies, ledger, .. } = config;
+    let stores = if vote_log == "embedded:" {
+        format!("data           {}", data.display())
     } else {
-        // Without passwords.
-        let shown = |url: &str| url.rsplit_once('@').map_or(url.to_owned(), |(_, place)| format!("...@{place}"));
-        format!("vote log      {}\n  tallies       {}\n  vote book     {}", shown(queue), shown(tally), shown(book))
+        let without_password =
+            |url: &str| url.rsplit_once('@').map_or(url.to_owned(), |(_, host)| format!("...@{host}"));
+        format!(
+            "vote log       {}\n  tallies        {}\n  ledger         {}",
+            without_password(vote_log),
+            without_password(tallies),
+            without_password(ledger)
+        )
     };
     println!(
         "Ovation is running; Ctrl-C stops it.\n\n  \
-           live page     http://{results}/\n  \
-           REST door     http://{rest}/v1/votes\n  \
-           gRPC door     {grpc}\n  \
-           gRPC results  {results_grpc}\n  \
-           admin         http://{admin}/health\n  \
+           live page      http://{results}/\n  \
+           REST producer  http://{rest}/v1/votes\n  \
+           gRPC producer  {grpc}\n  \
+           gRPC results   {results_grpc}\n  \
+           admin          http://{admin}/health\n  \
            {stores}\n\n\
          Vote:  curl -H 'content-type: application/json' -d '{{\"name\":\"Pink Floyd\"}}' http://{rest}/v1/votes\n"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_consumer_that_ends_with_an_error_ends_the_system() {
+        let shutdown = CancellationToken::new();
+        let mut services = JoinSet::new();
+        for _ in 0..3 {
+            let shutdown = shutdown.clone();
+            services.spawn(async move {
+                shutdown.cancelled().await;
+                Ok(())
+            });
+        }
+        let mut consumer = tokio::spawn(async { Err("no ledger".into()) });
+        let (outcome, consumer_outcome) = wait_for_services(&mut services, &mut consumer, &shutdown).await;
+        assert!(outcome.is_ok());
+        assert_eq!(consumer_outcome.unwrap().unwrap_err().to_string(), "no ledger");
+    }
 }

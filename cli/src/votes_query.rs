@@ -1,18 +1,19 @@
-//! `ovation votes`: single votes from the book.
+//! `ovation votes`: shows single votes from the ledger.
 
 use std::{path::PathBuf, process::ExitCode};
 
+use api::VotesResponse;
 use clap::Args;
-use serde::Deserialize;
+use client::http;
+use form_urlencoded::Serializer;
+use service::{program::Failure, token::ReadToken};
 use votes::ContestId;
 
-use crate::{Failure, client};
-
-/// Show votes from the book, newest first
+/// Show votes from the ledger, newest first
 #[derive(Args)]
 #[command(after_help = "Example:\n  ovation votes --name 'Pink Floyd' --limit 5")]
 pub(crate) struct VotesArgs {
-    /// The results service
+    /// The URL of the results service
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The contest
@@ -27,10 +28,10 @@ pub(crate) struct VotesArgs {
     /// Only votes accepted before this time
     #[arg(long)]
     to: Option<String>,
-    /// At most so many, up to 1000
+    /// The maximum number of votes, up to 1000
     #[arg(long, default_value_t = 20)]
     limit: u16,
-    /// A file with the token that the service asks for
+    /// A file with the read token of the service
     #[arg(long, value_name = "FILE", env = "OVATION_READ_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Print a JSON array
@@ -38,27 +39,22 @@ pub(crate) struct VotesArgs {
     json: bool,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    votes: Vec<serde_json::Value>,
-}
-
 pub(crate) async fn run(args: VotesArgs) -> Result<ExitCode, Failure> {
-    // Whoever has a console may wait, and wants what is there now.
-    let mut path = format!("/v1/votes?via=pool&allow_scan=true&contest={}&limit={}", args.contest, args.limit);
+    // `via=pool` bypasses the cache, so the result is current. `allow_scan` permits a slow query.
+    let mut query = Serializer::new("via=pool&allow_scan=true".to_owned());
+    query.append_pair("contest", args.contest.as_str()).append_pair("limit", &args.limit.to_string());
     for (key, value) in [("name", args.name), ("from", args.from), ("to", args.to)] {
-        if let Some(value) = value {
-            path = format!("{path}&{key}={}", client::encode(&value));
-        }
+        query.extend_pairs(value.map(|value| (key, value)));
     }
-    let Answer { votes } = client::get_as(args.token_file.as_deref(), &args.url, &path).await?;
+    let path = format!("/v1/votes?{}", query.finish());
+    let authorization = ReadToken::for_command(args.token_file.as_deref())?.map(|token| token.authorization());
+    let VotesResponse { votes, .. } = http::get_as(authorization.as_deref(), &args.url, &path).await?;
     if args.json {
         println!("{}", serde_json::to_string(&votes)?);
         return Ok(ExitCode::SUCCESS);
     }
     for vote in &votes {
-        let field = |key: &str| vote.get(key).and_then(serde_json::Value::as_str).unwrap_or("-");
-        println!("{}  {:<6}  {}  {}", field("accepted_at"), field("door"), field("vote_id"), field("name"));
+        println!("{}  {:<6}  {}  {}", vote.accepted_at, vote.producer, vote.vote_id, vote.name);
     }
     Ok(ExitCode::SUCCESS)
 }

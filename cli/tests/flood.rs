@@ -1,8 +1,9 @@
-//! Promises of `ovation flood`, over every protocol, against doors that fail in every way.
+//! Tests of `ovation flood` over every protocol, with fake producers that refuse votes, stall and crash.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../load/tests/fake/mod.rs"]
 mod fake;
 
 use std::{
@@ -18,23 +19,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake::{Act, Arrival, FakeDoor};
+use fake::{Arrival, FakeProducer, Reaction};
 use serde_json::Value;
 use uuid::Uuid;
 
 const PROTOCOLS: [&str; 4] = ["rest", "rest-batch", "grpc", "grpc-stream"];
 
-fn door(protocol: &str, behaviour: impl Fn(&Arrival) -> Act + Send + Sync + 'static) -> FakeDoor {
-    if protocol.starts_with("rest") { FakeDoor::rest(behaviour) } else { FakeDoor::grpc(behaviour) }
+fn producer(protocol: &str, behaviour: impl Fn(&Arrival) -> Reaction + Send + Sync + 'static) -> FakeProducer {
+    if protocol.starts_with("rest") { FakeProducer::rest(behaviour) } else { FakeProducer::grpc(behaviour) }
 }
 
-/// A flood of 500 votes in a quarter of a second, if no flag says otherwise.
+/// A running flood. By default, it sends 500 votes within 250 ms.
 struct Flood {
     child: Child,
     receipts: PathBuf,
 }
 
-struct Found {
+struct Finished {
     json: Value,
     receipts: Vec<String>,
     exit_code: i32,
@@ -55,28 +56,28 @@ impl Flood {
         Self { child, receipts }
     }
 
-    fn finish(self) -> Found {
+    fn finish(self) -> Finished {
         let Output { status, stdout, stderr } = self.child.wait_with_output().unwrap();
         let stderr = String::from_utf8(stderr).unwrap();
         let json = serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
         let receipts = fs::read_to_string(&self.receipts).unwrap().lines().map(str::to_owned).collect();
         fs::remove_file(&self.receipts).unwrap();
-        let found = Found { json, receipts, exit_code: status.code().unwrap(), stderr };
-        // What holds for every flood.
+        let finished = Finished { json, receipts, exit_code: status.code().unwrap(), stderr };
+        // These assertions hold for every flood of these tests.
         let [sent, acknowledged, refused, failed] =
-            ["sent", "acknowledged", "refused", "failed"].map(|name| found.count(name));
-        assert_eq!(acknowledged + refused + failed, sent, "{}", found.json);
-        assert_eq!(found.receipts.len(), acknowledged, "a receipt for each acknowledged vote");
-        assert_eq!(found.exit_code, i32::from(acknowledged < sent), "{}", found.stderr);
-        found
+            ["sent", "acknowledged", "refused", "failed"].map(|name| finished.count(name));
+        assert_eq!(acknowledged + refused + failed, sent, "{}", finished.json);
+        assert_eq!(finished.receipts.len(), acknowledged, "one receipt for each acknowledged vote");
+        assert_eq!(finished.exit_code, i32::from(acknowledged < sent), "{}", finished.stderr);
+        finished
     }
 }
 
-fn flood(protocol: &str, door: &FakeDoor, flags: &str) -> Found {
-    Flood::start(protocol, &door.url(), flags).finish()
+fn flood(protocol: &str, producer: &FakeProducer, flags: &str) -> Finished {
+    Flood::start(protocol, &producer.url(), flags).finish()
 }
 
-impl Found {
+impl Finished {
     fn count(&self, name: &str) -> usize {
         usize::try_from(self.json[name].as_u64().unwrap()).unwrap()
     }
@@ -86,78 +87,91 @@ impl Found {
     }
 }
 
-fn set(ids: &[String]) -> HashSet<&String> {
+fn to_set(ids: &[String]) -> HashSet<&String> {
     ids.iter().collect()
 }
 
 #[test]
 fn every_due_vote_is_sent_once_and_acknowledged() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |_| Act::Accept);
-        let found = flood(protocol, &door, "");
-        assert_eq!(found.count("sent") + found.count("unsent"), 500, "{protocol}: {}", found.json);
-        assert_eq!(found.count("acknowledged"), found.count("sent"), "{protocol}: {}", found.json);
-        let arrivals = door.arrivals();
-        assert_eq!(arrivals.len(), found.count("sent"), "{protocol}");
-        assert_eq!(set(&arrivals), set(&found.receipts), "{protocol}");
-        assert_eq!(found.json["protocol"], protocol);
-        let rate = found.number("acknowledged") / found.number("seconds");
-        assert!((0.99..1.01).contains(&(found.number("rate") / rate)), "{protocol}: {}", found.json);
+        let producer = producer(protocol, |_| Reaction::Accept);
+        let finished = flood(protocol, &producer, "");
+        assert_eq!(finished.count("sent") + finished.count("unsent"), 500, "{protocol}: {}", finished.json);
+        assert_eq!(finished.count("acknowledged"), finished.count("sent"), "{protocol}: {}", finished.json);
+        let arrivals = producer.arrivals();
+        assert_eq!(arrivals.len(), finished.count("sent"), "{protocol}");
+        assert_eq!(to_set(&arrivals), to_set(&finished.receipts), "{protocol}");
+        assert_eq!(finished.json["protocol"], protocol);
+        let rate = finished.number("acknowledged") / finished.number("seconds");
+        assert!((0.99..1.01).contains(&(finished.number("rate") / rate)), "{protocol}: {}", finished.json);
         for (low, high) in [("p50_ms", "p90_ms"), ("p90_ms", "p99_ms"), ("p99_ms", "p999_ms"), ("p999_ms", "max_ms")] {
-            assert!(found.number(low) <= found.number(high), "{protocol}: {}", found.json);
+            assert!(finished.number(low) <= finished.number(high), "{protocol}: {}", finished.json);
         }
     }
 }
 
 #[test]
-fn a_closed_loop_sends_until_the_time_is_over() {
+fn a_closed_loop_sends_votes_until_the_end_of_its_time() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |_| Act::Accept);
-        let found = flood(protocol, &door, "--rate max --for 200ms");
-        assert!(found.count("acknowledged") > 500, "{protocol}: {}", found.json);
-        assert_eq!(door.arrivals().len(), found.count("sent"), "{protocol}");
-        assert!(found.json["offered"].is_null());
+        let producer = producer(protocol, |_| Reaction::Accept);
+        let finished = flood(protocol, &producer, "--rate max --for 200ms");
+        assert!(finished.count("acknowledged") > 500, "{protocol}: {}", finished.json);
+        assert_eq!(producer.arrivals().len(), finished.count("sent"), "{protocol}");
+        assert!(finished.json["offered"].is_null());
     }
 }
 
 #[test]
-fn refused_votes_are_counted_named_and_get_no_receipt() {
+fn refused_votes_are_counted_and_reported_and_have_no_receipt() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |arrival| if arrival.number.is_multiple_of(5) { Act::Refuse } else { Act::Accept });
-        let found = flood(protocol, &door, "--retry-for 10s");
-        let refused = found.count("sent").div_ceil(5);
-        assert_eq!((found.count("refused"), found.count("failed")), (refused, 0), "{protocol}: {}", found.json);
-        assert_eq!(found.count("retries"), 0, "{protocol}: a lasting refusal is not worth a retry");
-        assert!(found.stderr.contains(&format!("{refused} of ")), "{}", found.stderr);
-        assert!(found.stderr.contains("name: required"), "{}", found.stderr);
-        assert_eq!(found.json["errors"][0]["votes"], refused);
-        let refused: HashSet<_> = door.arrivals().into_iter().step_by(5).collect();
-        assert!(found.receipts.iter().all(|id| !refused.contains(id)), "{protocol}");
+        let producer =
+            producer(
+                protocol,
+                |arrival| if arrival.number.is_multiple_of(5) { Reaction::Refuse } else { Reaction::Accept },
+            );
+        let finished = flood(protocol, &producer, "--retry-for 10s");
+        let refused = finished.count("sent").div_ceil(5);
+        assert_eq!(
+            (finished.count("refused"), finished.count("failed")),
+            (refused, 0),
+            "{protocol}: {}",
+            finished.json
+        );
+        assert_eq!(finished.count("retries"), 0, "{protocol}: a permanent refusal is not retried");
+        assert!(finished.stderr.contains(&format!("{refused} of ")), "{}", finished.stderr);
+        assert!(finished.stderr.contains("name: required"), "{}", finished.stderr);
+        assert_eq!(finished.json["errors"][0]["votes"], refused);
+        let refused: HashSet<_> = producer.arrivals().into_iter().step_by(5).collect();
+        assert!(finished.receipts.iter().all(|id| !refused.contains(id)), "{protocol}");
     }
 }
 
 #[test]
-fn without_retries_a_vote_that_met_503_is_refused_and_sent_once() {
+fn without_retries_a_vote_with_503_is_refused_and_sent_once() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |_| Act::RefuseForNow);
-        let found = flood(protocol, &door, "");
-        let arrivals = door.arrivals();
-        assert_eq!(found.count("refused"), found.count("sent"), "{protocol}: {}", found.json);
-        assert_eq!(set(&arrivals).len(), arrivals.len(), "{protocol}");
-        assert!(found.json["p50_ms"].is_null());
+        let producer = producer(protocol, |_| Reaction::RefuseTemporarily);
+        let finished = flood(protocol, &producer, "");
+        let arrivals = producer.arrivals();
+        assert_eq!(finished.count("refused"), finished.count("sent"), "{protocol}: {}", finished.json);
+        assert_eq!(to_set(&arrivals).len(), arrivals.len(), "{protocol}");
+        assert!(finished.json["p50_ms"].is_null());
     }
 }
 
 #[test]
-fn a_vote_that_met_503_is_sent_again_with_the_same_id_until_it_is_acknowledged() {
+fn a_vote_with_503_is_sent_again_with_the_same_id_until_it_is_acknowledged() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |arrival| if arrival.earlier < 2 { Act::RefuseForNow } else { Act::Accept });
-        let found = flood(protocol, &door, "--rate 400 --retry-for 60s");
-        let sent = found.count("sent");
-        assert!(sent > 0 && found.count("acknowledged") == sent, "{protocol}: {}", found.json);
-        assert_eq!(found.count("retries"), 2 * sent, "{protocol}");
+        let producer =
+            producer(
+                protocol,
+                |arrival| if arrival.earlier < 2 { Reaction::RefuseTemporarily } else { Reaction::Accept },
+            );
+        let finished = flood(protocol, &producer, "--rate 400 --retry-for 60s");
+        let sent = finished.count("sent");
+        assert!(sent > 0 && finished.count("acknowledged") == sent, "{protocol}: {}", finished.json);
+        assert_eq!(finished.count("retries"), 2 * sent, "{protocol}");
         let mut times = HashMap::<_, usize>::new();
-        for id in door.arrivals() {
+        for id in producer.arrivals() {
             *times.entry(id).or_default() += 1;
         }
         assert!(times.len() == sent && times.values().all(|times| *times == 3), "{protocol}: {times:?}");
@@ -165,103 +179,113 @@ fn a_vote_that_met_503_is_sent_again_with_the_same_id_until_it_is_acknowledged()
 }
 
 #[test]
-fn a_connection_that_is_cut_fails_its_votes_and_the_flood_goes_on() {
+fn a_lost_connection_fails_its_votes_and_the_flood_continues() {
     for protocol in ["rest", "rest-batch", "grpc-stream"] {
-        let door = door(protocol, |arrival| if arrival.number == 100 { Act::Cut } else { Act::Accept });
-        let found = flood(protocol, &door, "");
-        assert!(found.count("failed") + found.count("refused") > 0, "{protocol}: {}", found.json);
-        assert!(found.count("acknowledged") > 0, "{protocol}: {}", found.json);
+        let producer =
+            producer(protocol, |arrival| if arrival.number == 100 { Reaction::Disconnect } else { Reaction::Accept });
+        let finished = flood(protocol, &producer, "");
+        assert!(finished.count("failed") + finished.count("refused") > 0, "{protocol}: {}", finished.json);
+        assert!(finished.count("acknowledged") > 0, "{protocol}: {}", finished.json);
     }
 }
 
 #[test]
-fn what_a_leaving_door_did_not_take_goes_on_a_new_stream_and_nothing_failed() {
-    let door = FakeDoor::grpc(|arrival| match arrival.number {
-        100..110 => Act::Leave,
-        _ => Act::Accept,
+fn votes_that_a_producer_did_not_read_before_its_shutdown_are_sent_on_a_new_stream() {
+    let producer = FakeProducer::grpc(|arrival| match arrival.number {
+        100..110 => Reaction::ShutDown,
+        _ => Reaction::Accept,
     });
-    let found = flood("grpc-stream", &door, "");
-    assert_eq!(found.count("acknowledged"), found.count("sent"), "{}", found.json);
-    assert!(found.count("retries") > 0, "{}", found.json);
-    assert_eq!(set(&door.arrivals()), set(&found.receipts));
+    let finished = flood("grpc-stream", &producer, "");
+    assert_eq!(finished.count("acknowledged"), finished.count("sent"), "{}", finished.json);
+    assert!(finished.count("retries") > 0, "{}", finished.json);
+    assert_eq!(to_set(&producer.arrivals()), to_set(&finished.receipts));
 
-    // Nor is a door that never stays waited for without end.
-    let door = FakeDoor::grpc(|_| Act::Leave);
-    let found = flood("grpc-stream", &door, "--timeout 500ms");
-    assert_eq!((found.count("failed"), found.count("acknowledged")), (found.count("sent"), 0), "{}", found.json);
+    // If every producer shuts down, the flood gives up after the timeout.
+    let producer = FakeProducer::grpc(|_| Reaction::ShutDown);
+    let finished = flood("grpc-stream", &producer, "--timeout 500ms");
+    assert_eq!(
+        (finished.count("failed"), finished.count("acknowledged")),
+        (finished.count("sent"), 0),
+        "{}",
+        finished.json
+    );
 }
 
 #[test]
 fn votes_in_flight_at_a_crash_are_sent_again_with_the_same_id_after_the_restart() {
     for protocol in PROTOCOLS {
-        // Accepts some, then keeps the clients waiting until the crash.
+        // The producer accepts some votes, then does not respond until the crash.
         let has_crashed = Arc::new(AtomicBool::new(false));
         let crashed = Arc::clone(&has_crashed);
-        let mut door = door(protocol, move |arrival| {
-            if arrival.number < 150 || crashed.load(Ordering::SeqCst) { Act::Accept } else { Act::Hang }
+        let mut producer = producer(protocol, move |arrival| {
+            if arrival.number < 150 || crashed.load(Ordering::SeqCst) { Reaction::Accept } else { Reaction::Hang }
         });
-        let flood = Flood::start(protocol, &door.url(), "--retry-for 60s --connections 2");
-        door.wait_for_arrivals(151);
-        door.crash();
-        let before = door.arrivals();
+        let flood = Flood::start(protocol, &producer.url(), "--retry-for 60s --connections 2");
+        producer.wait_for_arrivals(151);
+        producer.crash();
+        let before = producer.arrivals();
         has_crashed.store(true, Ordering::SeqCst);
-        door.reopen();
-        let found = flood.finish();
-        assert!(found.count("retries") > 0, "{protocol}: {}", found.json);
-        assert_eq!(found.count("acknowledged"), found.count("sent"), "{protocol}: {}", found.json);
-        assert!(before.iter().all(|id| found.receipts.contains(id)), "{protocol}: every vote of before the crash");
+        producer.reopen();
+        let finished = flood.finish();
+        assert!(finished.count("retries") > 0, "{protocol}: {}", finished.json);
+        assert_eq!(finished.count("acknowledged"), finished.count("sent"), "{protocol}: {}", finished.json);
+        assert!(
+            before.iter().all(|id| finished.receipts.contains(id)),
+            "{protocol}: every vote from before the crash is acknowledged"
+        );
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_fails_every_vote_and_later_ones_find_it() {
+fn without_a_server_every_vote_fails_but_with_retries_votes_are_acknowledged_after_it_starts() {
     for protocol in PROTOCOLS {
-        let mut door = door(protocol, |_| Act::Accept);
-        door.crash();
-        let found = flood(protocol, &door, "");
-        assert_eq!(found.count("failed"), found.count("sent"), "{protocol}: {}", found.json);
-        assert!(found.count("sent") > 0 && found.stderr.contains("refused"), "{protocol}: {}", found.stderr);
+        let mut producer = producer(protocol, |_| Reaction::Accept);
+        producer.crash();
+        let finished = flood(protocol, &producer, "");
+        assert_eq!(finished.count("failed"), finished.count("sent"), "{protocol}: {}", finished.json);
+        assert!(finished.count("sent") > 0 && finished.stderr.contains("refused"), "{protocol}: {}", finished.stderr);
 
-        let waiting = Flood::start(protocol, &door.url(), "--rate 100 --retry-for 60s");
-        door.reopen();
-        let found = waiting.finish();
-        assert_eq!(found.count("acknowledged"), found.count("sent"), "{protocol}: {}", found.json);
+        let waiting = Flood::start(protocol, &producer.url(), "--rate 100 --retry-for 60s");
+        producer.reopen();
+        let finished = waiting.finish();
+        assert_eq!(finished.count("acknowledged"), finished.count("sent"), "{protocol}: {}", finished.json);
     }
 }
 
 #[test]
-fn a_vote_without_an_answer_fails_after_its_time() {
+fn a_vote_without_a_response_fails_after_the_timeout() {
     for protocol in PROTOCOLS {
-        let door = door(protocol, |arrival| if arrival.number == 50 { Act::Hang } else { Act::Accept });
-        let found = flood(protocol, &door, "--timeout 100ms");
-        assert!(found.count("failed") > 0, "{protocol}: {}", found.json);
-        assert!(found.stderr.contains("no answer within 100ms"), "{protocol}: {}", found.stderr);
-        assert!(found.count("acknowledged") > 0, "{protocol}: {}", found.json);
+        let producer =
+            producer(protocol, |arrival| if arrival.number == 50 { Reaction::Hang } else { Reaction::Accept });
+        let finished = flood(protocol, &producer, "--timeout 100ms");
+        assert!(finished.count("failed") > 0, "{protocol}: {}", finished.json);
+        assert!(finished.stderr.contains("no response within 100ms"), "{protocol}: {}", finished.stderr);
+        assert!(finished.count("acknowledged") > 0, "{protocol}: {}", finished.json);
     }
 }
 
 #[test]
-fn waiting_for_a_stalled_server_counts_as_latency() {
-    // The first half of the votes becomes due while the first is waited for: between 500 and 0 ms of latency each.
+fn the_wait_for_a_stalled_server_counts_as_latency() {
+    // Half of the votes become due during the stall. Their latencies are between 0 and 500 ms.
     let stall = |arrival: &Arrival| {
-        if arrival.number == 0 { Act::Stall(Duration::from_millis(500)) } else { Act::Accept }
+        if arrival.number == 0 { Reaction::Stall(Duration::from_millis(500)) } else { Reaction::Accept }
     };
     for (protocol, one_in_flight) in [("rest", "--connections 1"), ("grpc", "--connections 1 --in-flight 1")] {
-        let door = door(protocol, stall);
-        let found = flood(protocol, &door, &format!("--rate 500 --for 1s {one_in_flight}"));
-        assert_eq!(found.count("acknowledged"), found.count("sent"), "{protocol}: {}", found.json);
-        assert!(found.number("p90_ms") > 300.0, "{protocol}: {}", found.json);
-        assert!(found.number("max_ms") >= 500.0, "{protocol}: {}", found.json);
+        let producer = producer(protocol, stall);
+        let finished = flood(protocol, &producer, &format!("--rate 500 --for 1s {one_in_flight}"));
+        assert_eq!(finished.count("acknowledged"), finished.count("sent"), "{protocol}: {}", finished.json);
+        assert!(finished.number("p90_ms") > 300.0, "{protocol}: {}", finished.json);
+        assert!(finished.number("max_ms") >= 500.0, "{protocol}: {}", finished.json);
     }
 }
 
 #[test]
-fn a_receipt_is_in_the_file_while_the_flood_still_runs() {
-    let door = FakeDoor::rest(|arrival| if arrival.number == 0 { Act::Accept } else { Act::Hang });
-    let mut flood = Flood::start("rest", &door.url(), "--connections 1 --for 1h");
-    door.wait_for_arrivals(2);
+fn a_receipt_is_in_the_file_while_the_flood_runs() {
+    let producer = FakeProducer::rest(|arrival| if arrival.number == 0 { Reaction::Accept } else { Reaction::Hang });
+    let mut flood = Flood::start("rest", &producer.url(), "--connections 1 --for 1h");
+    producer.wait_for_arrivals(2);
     let give_up = Instant::now() + Duration::from_mins(1);
-    while !fs::read_to_string(&flood.receipts).is_ok_and(|lines| lines == format!("{}\n", door.arrivals()[0])) {
+    while !fs::read_to_string(&flood.receipts).is_ok_and(|lines| lines == format!("{}\n", producer.arrivals()[0])) {
         assert!(Instant::now() < give_up, "no receipt");
         thread::yield_now();
     }
@@ -271,14 +295,14 @@ fn a_receipt_is_in_the_file_while_the_flood_still_runs() {
 }
 
 #[test]
-fn a_wrong_flag_is_named_and_exits_64() {
+fn the_error_for_an_invalid_flag_names_it_and_the_exit_code_is_64() {
     let cases = [
         ("--rate fast", "--rate"),
         ("--for 5", "--for"),
         ("--connections 0", "--connections"),
         ("--protocol rest --in-flight 5", "--in-flight"),
         ("--batch-size 10001", "--batch-size"),
-        ("--url https://door", "--url"),
+        ("--url https://producer", "--url"),
         ("--votes /nowhere", "--votes"),
         ("--receipts /nowhere/receipts", "--receipts"),
         ("--voters some", "--voters"),
@@ -296,11 +320,13 @@ fn a_wrong_flag_is_named_and_exits_64() {
 }
 
 #[test]
-fn people_get_a_report_and_quiet_ones_nothing() {
-    let door = FakeDoor::rest(|_| Act::Accept);
+fn a_flood_prints_a_report_unless_it_is_quiet() {
+    let producer = FakeProducer::rest(|_| Reaction::Accept);
     let run = |flag: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ovation"));
-        command.args(["flood", "--url", &door.url(), "--rate", "1000", "--for", "100ms"]).args(flag.split_whitespace());
+        command
+            .args(["flood", "--url", &producer.url(), "--rate", "1000", "--for", "100ms"])
+            .args(flag.split_whitespace());
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     let report = run("");

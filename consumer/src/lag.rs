@@ -1,34 +1,29 @@
-//! How many records wait to be counted, partition by partition.
+//! Measures how many records of each partition are not counted yet.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use votes::{Partition, VoteFeed};
+use futures::future::join_all;
+use tokio::time::{MissedTickBehavior, interval};
+use votes::LogReader;
 
-use crate::{meters, state::States};
+use crate::state::States;
 
-/// How often the log is asked where it ends.
-const EVERY: Duration = Duration::from_secs(1);
+/// The interval at which the lag is measured.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells the lag until the future is dropped.
-pub(crate) async fn watch(feed: Arc<dyn VoteFeed>, states: States) -> Infallible {
-    let mut shown: BTreeSet<Partition> = BTreeSet::new();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Measures the lag until the future is dropped. It asks the log for the end of each partition, and does not rely on the
+/// records that the log reader has fetched: if the log reader fetches no records, the lag must show this.
+pub(crate) async fn watch(log_reader: Arc<dyn LogReader>, states: States) -> Infallible {
+    let mut ticks = interval(LAG_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let positions = states.positions();
-        meters::partitions(positions.len());
-        for (partition, _) in &positions {
-            // A log that does not answer has told its trouble where votes are read.
-            let Ok(bounds) = feed.bounds(*partition).await else { continue };
-            // What was counted while the log was asked does not wait.
-            if let Some(lag) = states.lag(*partition, bounds.end) {
-                meters::lag(*partition, lag);
+        let measurements = states.partitions().into_iter().map(async |partition| {
+            // If the log fails, the task that reads the votes reports the error.
+            if let Ok(bounds) = log_reader.bounds(partition).await {
+                states.update_lag(partition, bounds.end);
             }
-        }
-        let mine = positions.into_iter().map(|(partition, _)| partition).collect();
-        // Another consumer tells of those that were this one's.
-        shown.difference(&mine).for_each(|partition| meters::lag(*partition, 0));
-        shown = mine;
+        });
+        join_all(measurements).await;
     }
 }

@@ -1,120 +1,151 @@
-//! The consumer: takes votes from the log and counts them.
+//! The consumer: reads votes from the log and counts them.
 //!
-//! Each assigned partition has a task of its own ([`partition`]) with one batch in flight, so partitions are counted in
-//! parallel and each in order. This file starts and stops them as the log assigns and revokes partitions; [`lag`] tells how far
-//! they are behind.
+//! Each assigned partition has a task of its own ([`partition`]), which counts one batch at a time. So partitions are
+//! counted in parallel, and each partition is counted in order. This file starts a task when the log assigns a
+//! partition, and stops it when the log revokes the partition. [`lag`] measures how many records are not counted yet,
+//! and [`retention`] expires counted votes.
 
-mod keeping;
 mod lag;
 mod meters;
 mod partition;
+mod retention;
 mod state;
 
 use std::{collections::HashMap, sync::Arc};
 
-use backends::Stores;
-use service::{CancellationToken, Config, Health, health::Weight, program::Failure};
-use tokio::{task::JoinHandle, try_join};
-use votes::{Assignment, Counter, Facts, Partition, StoreError, VoteFeed};
+use service::{
+    CancellationToken, Context, Health,
+    health::{Criticality, Latch},
+    program::Failure,
+};
+use stores::Stores;
+use tokio::try_join;
+use tokio_util::task::AbortOnDropHandle;
+use votes::{Assignment, Counter, HealthDetails, LedgerRetention, LogReader, Partition, StoreError};
 
-pub use self::keeping::Keeping;
+pub use self::retention::RetentionPolicy;
 use self::{meters::Meters, state::States};
 
-/// What counting needs, on the stores of a configuration.
-///
-/// # Errors
-/// If a store is not as it has to be. One that can't be reached is waited for.
-pub async fn open(config: &Config, stores: &Stores) -> Result<(Arc<dyn VoteFeed>, Counter, Keeping), Failure> {
-    let (book, tallies) = try_join!(stores.book(Weight::Helpful), stores.tallies(Weight::Helpful))?;
-    // Last, as whoever joins the group gets partitions.
-    let feed = stores.feed(Weight::Helpful).await?;
-    let keeping = Keeping::new(config.log_retention, config.book_retention, &book);
-    Ok((feed, Counter::new(book, tallies), keeping))
+/// The dependencies of the service.
+pub struct Dependencies {
+    /// Counts votes into the ledger and the tallies.
+    pub counter: Counter,
+    /// How many counted votes the vote log and the ledger retain.
+    pub retention: RetentionPolicy,
+    /// The health to which the service adds the check `counting`.
+    pub health: Health,
+    /// The service drops this latch when the log has assigned partitions for the first time.
+    pub until_assigned: Option<Latch>,
 }
 
-/// Counts until shutdown, and lets go of what `keeping` does not keep; then finishes the batches in flight and returns.
-/// `assigned` is called once there are partitions to count.
-///
-/// Store errors do not end it: counting pauses with back-off and goes on by itself.
+impl Dependencies {
+    /// Opens the ledger and the tallies.
+    ///
+    /// # Errors
+    /// If a store does not have the required properties. If a store can't be reached, this waits until it can.
+    pub async fn open(context: &Context, stores: &Stores) -> Result<Self, Failure> {
+        let Context { config, health, .. } = context;
+        let until_assigned = Some(health.add_latch("partitions"));
+        // Optional: while a store fails, the consumer stays ready, and tries again.
+        let (ledger, tallies) = try_join!(stores.ledger(Criticality::Optional), stores.tallies(Criticality::Optional))?;
+        let retained: Arc<dyn LedgerRetention> = ledger.clone();
+        let retention = RetentionPolicy::new(config.vote_log_retention, config.ledger_retention, &retained, &tallies);
+        Ok(Self { counter: Counter::new(ledger, tallies), retention, health: health.clone(), until_assigned })
+    }
+}
+
+/// Opens the log reader, which takes the place of a network listener in [`program::serve`](service::program::serve).
+/// The reader joins the consumer group, which then assigns partitions to it. So open all dependencies first.
 ///
 /// # Errors
-/// If the log can't say which partitions are this consumer's.
-pub async fn run(
-    feed: Arc<dyn VoteFeed>,
-    counter: Counter,
-    keeping: Keeping,
-    health: Health,
-    shutdown: CancellationToken,
-    assigned: impl FnOnce(),
-) -> Result<(), StoreError> {
-    let (states, meters) = (States::default(), Meters::new());
-    let lag = lag::watch(Arc::clone(&feed), states.clone());
-    let ended = shutdown.child_token();
-    let _end = ended.clone().drop_guard();
-    tokio::spawn(ended.run_until_cancelled_owned(lag));
-    let shown = states.clone();
-    health.check("counting", Weight::Helpful, move || {
-        std::future::ready(shown.problem().map_or_else(|| Ok(Facts::new()), Err))
-    });
-    let mut assigned = Some(assigned);
+/// If the log does not have the required properties. If the log can't be reached, this waits until it can.
+pub async fn listen(stores: &Stores) -> Result<Arc<dyn LogReader>, Failure> {
+    stores.log_reader(Criticality::Optional).await
+}
 
-    let mut tasks: HashMap<Partition, Counting> = HashMap::new();
+/// Counts votes until shutdown, and expires votes according to the retention policy. After shutdown began, finishes the
+/// batches that are being counted, and returns.
+///
+/// An error while a partition is counted does not end this function. The task of the partition pauses, longer after each further error,
+/// and tries again.
+///
+/// # Errors
+/// If the log can't assign partitions to this consumer.
+pub async fn run(
+    log_reader: Arc<dyn LogReader>,
+    dependencies: Dependencies,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let Dependencies { counter, retention, health, mut until_assigned } = dependencies;
+    let (states, meters) = (States::default(), Meters::new());
+    meters::set_partitions(log_reader.partitions());
+    let lag = lag::watch(Arc::clone(&log_reader), states.clone());
+    let _lag = AbortOnDropHandle::new(tokio::spawn(lag));
+    let checked_states = states.clone();
+    health.add_check("counting", Criticality::Optional, move || {
+        std::future::ready(checked_states.problem().map_or_else(|| Ok(HealthDetails::new()), Err))
+    });
+
+    let mut tasks: HashMap<Partition, PartitionTask> = HashMap::new();
     loop {
-        let change = tokio::select! {
-            change = feed.assignment() => change?,
+        let assignment = tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
+            assignment = log_reader.assignment() => assignment?,
         };
-        match change {
+        match assignment {
             Assignment::Assigned(partitions) => {
                 tracing::info!(count = partitions.len(), "partitions assigned");
                 for partition in partitions {
-                    let before = tasks.remove(&partition);
+                    // If the partition was assigned before, its former task must end first.
+                    let former = tasks.remove(&partition);
                     let stop = shutdown.child_token();
-                    let shared = (states.clone(), meters.clone());
-                    let (feed, counter, keeping) = (Arc::clone(&feed), counter.clone(), keeping.clone());
-                    let task = partition::run(partition, feed, counter, shared, keeping, stop.clone());
-                    let task = tokio::spawn(async move {
-                        // A partition that comes back is not read by two tasks.
-                        if let Some(before) = before {
-                            before.end().await;
+                    let task = tokio::spawn({
+                        let (log_reader, counter, retention) =
+                            (Arc::clone(&log_reader), counter.clone(), retention.clone());
+                        let (states, meters, stop) = (states.clone(), meters.clone(), stop.clone());
+                        async move {
+                            if let Some(former) = former {
+                                former.stop_and_wait().await;
+                            }
+                            let shared = (states.claim(partition), meters);
+                            partition::run(partition, Arc::clone(&log_reader), counter, shared, retention, stop).await;
+                            log_reader.release(partition).await;
                         }
-                        task.await;
                     });
-                    tasks.insert(partition, Counting { stop, task });
+                    tasks.insert(partition, PartitionTask { stop, task: AbortOnDropHandle::new(task) });
                 }
             }
             Assignment::Revoked(partitions) => {
                 tracing::info!(count = partitions.len(), "partitions revoked");
                 for partition in partitions {
-                    if let Some(counting) = tasks.get(&partition) {
-                        counting.stop.cancel();
+                    if let Some(task) = tasks.get(&partition) {
+                        task.stop.cancel();
                     }
-                    states.forget(partition);
                 }
             }
         }
-        if let Some(assigned) = assigned.take() {
-            assigned();
-        }
+        drop(until_assigned.take());
     }
-    for counting in tasks.into_values() {
-        counting.end().await;
+    for task in tasks.into_values() {
+        task.stop_and_wait().await;
     }
     Ok(())
 }
 
-/// The task of a partition that is, or was, this consumer's.
-struct Counting {
+/// The task of a partition that is, or was, assigned to this consumer. Dropping it aborts the task, which is like a crash
+/// of this consumer for the partition.
+struct PartitionTask {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
-impl Counting {
-    /// Waits until the batch in flight is done.
-    async fn end(self) {
+impl PartitionTask {
+    /// Stops the task, and waits until it has finished its current batch.
+    async fn stop_and_wait(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "a partition's task failed");
+            tracing::error!(%error, "the task of a partition failed");
         }
     }
 }

@@ -1,17 +1,19 @@
-//! The program `consumer`: counting alone.
+//! The program `consumer`: only counts votes.
 
 use std::process::ExitCode;
 
-use backends::Stores;
 use clap::Parser;
+use consumer::Dependencies;
 use serde::Serialize;
 use service::{
     Config, Context,
     config::CommonFlags,
-    program::{self, Outcome},
+    health::Latch,
+    program::{self, ProgramResult},
 };
+use stores::Stores;
 
-/// The admin port of this program, beside the others on one machine.
+/// The default admin port. Each program has another one, so that all programs can run on one machine.
 const ADMIN_PORT: u16 = 9103;
 
 /// Count the votes that are on the vote log
@@ -31,10 +33,9 @@ fn main() -> ExitCode {
     program::main(Config::load(flags.common.config.clone(), flags, ADMIN_PORT), serve)
 }
 
-async fn serve(context: Context) -> Outcome {
-    let Context { config, health, shutdown, starting, .. } = context;
-    let stores = Stores::open(&config, &health)?;
-    let open = consumer::open(&config, &stores);
-    let Some((feed, counter, keeping)) = shutdown.run_until_cancelled(open).await.transpose()? else { return Ok(()) };
-    Ok(consumer::run(feed, counter, keeping, health, shutdown, move || drop(starting)).await?)
+async fn serve(context: Context, starting: Latch) -> ProgramResult {
+    let stores = Stores::open(&context.config, &context.health)?;
+    let dependencies = Dependencies::open(&context, &stores);
+    let listener = consumer::listen(&stores);
+    program::serve(dependencies, listener, starting, consumer::run, context.shutdown.clone()).await
 }

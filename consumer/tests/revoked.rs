@@ -1,4 +1,5 @@
-//! A partition that is taken away at a bad moment is counted when it comes back.
+//! Tests of a partition that is revoked while its task waits for the log. It must be counted after it is assigned
+//! again.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -10,139 +11,149 @@ use std::{
 };
 
 use async_trait::async_trait;
-use backends::Stores;
-use consumer::Keeping;
+use consumer::{Dependencies, RetentionPolicy};
 use serde_json::json;
-use service::{CancellationToken, Config, Health, health::Weight};
+use service::{CancellationToken, Config, Health, health::Criticality};
+use stores::Stores;
 use tokio::{
     sync::{Mutex, Notify, mpsc},
     time::{sleep, timeout},
 };
 use votes::{
-    Assignment, Batch, Bounds, Counter, DeadLetter, Facts, Offset, Partition, Retention, Store, StoreError, Tallies,
-    VoteFeed, VoteQueue, conformance::vote,
+    Assignment, Batch, Bounds, Counter, DeadLetter, DeadLetterReader, HealthDetails, LogReader, LogWriter, Offset,
+    Partition, Retention, Store, StoreError, Tallies, conformance::vote,
 };
 
 const PARTITION: Partition = Partition(3);
 
-/// How long anything may take.
-const SOON: Duration = Duration::from_mins(1);
+/// The longest time that a test waits for an event.
+const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A feed whose partitions are given and taken on command, and whose records don't come while it is away.
-struct Commanded {
-    feed: Arc<dyn VoteFeed>,
-    changes: Mutex<mpsc::UnboundedReceiver<Assignment>>,
-    is_away: AtomicBool,
-    /// Somebody waits for records that don't come.
+/// A log reader that assigns and revokes partitions on command, and returns no records while the log is unavailable.
+struct ControlledReader {
+    log_reader: Arc<dyn LogReader>,
+    assignments: Mutex<mpsc::UnboundedReceiver<Assignment>>,
+    is_unavailable: AtomicBool,
+    /// Notified when the consumer waits for a batch while the log is unavailable.
     waited: Notify,
 }
 
 #[async_trait]
-impl Store for Commanded {
-    async fn check(&self) -> Result<Facts, StoreError> {
-        self.feed.check().await
+impl Store for ControlledReader {
+    async fn check(&self) -> Result<HealthDetails, StoreError> {
+        self.log_reader.check().await
     }
 }
 
 #[async_trait]
-impl VoteFeed for Commanded {
+impl LogReader for ControlledReader {
     fn partitions(&self) -> u16 {
-        self.feed.partitions()
+        self.log_reader.partitions()
     }
 
     async fn assignment(&self) -> Result<Assignment, StoreError> {
-        let change = self.changes.lock().await.recv().await;
-        change.ok_or_else(|| StoreError::new("vote log", "the test is over"))
+        let assignment = self.assignments.lock().await.recv().await;
+        assignment.ok_or_else(|| StoreError::new("vote log", "the test has ended"))
     }
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
-        self.feed.bounds(partition).await
+        self.log_reader.bounds(partition).await
     }
 
     async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
-        self.feed.seek(partition, at).await
+        self.log_reader.seek(partition, at).await
     }
 
-    async fn next_batch(&self, partition: Partition, most: usize) -> Result<Batch, StoreError> {
-        if self.is_away.load(Ordering::Relaxed) {
+    async fn next_batch(&self, partition: Partition, max_records: usize) -> Result<Batch, StoreError> {
+        if self.is_unavailable.load(Ordering::Relaxed) {
             self.waited.notify_one();
             std::future::pending::<()>().await;
         }
-        self.feed.next_batch(partition, most).await
+        self.log_reader.next_batch(partition, max_records).await
     }
 
     async fn commit(&self, partition: Partition, position: Offset) -> Result<(), StoreError> {
-        self.feed.commit(partition, position).await
+        self.log_reader.commit(partition, position).await
     }
 
     async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
-        self.feed.expire(partition, retention, counted).await
+        self.log_reader.expire(partition, retention, counted).await
     }
 
-    async fn bury(&self, dead: &[DeadLetter]) -> Result<(), StoreError> {
-        self.feed.bury(dead).await
+    async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {
+        self.log_reader.send_to_dead_letters(dead_letters).await
     }
 
-    async fn dead(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<DeadLetter>, StoreError> {
-        self.feed.dead(partition, from, to).await
+    async fn dead_letters(&self, partition: Partition) -> Result<Box<dyn DeadLetterReader>, StoreError> {
+        self.log_reader.dead_letters(partition).await
     }
 }
 
-async fn cast(queue: &dyn VoteQueue, number: u64) {
-    queue.publish(PARTITION, vote(number)).unwrap().await.unwrap();
+async fn cast(log_writer: &dyn LogWriter, number: u64) {
+    log_writer.publish(PARTITION, vote(number)).unwrap().await.unwrap();
 }
 
-async fn counted_up_to(tallies: &dyn Tallies, offset: u64) {
+async fn wait_until_counted(tallies: &dyn Tallies, offset: u64) {
     let counted = async {
-        while tallies.position(PARTITION).await.unwrap() < Offset(offset) {
+        while tallies.position(PARTITION).await.unwrap().offset < Offset(offset) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(SOON, counted).await.expect("votes are counted");
+    timeout(TEST_TIMEOUT, counted).await.expect("the votes were not counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_revoked_while_the_log_is_away_is_counted_when_it_comes_back() {
+async fn a_partition_revoked_while_the_log_is_unavailable_is_counted_when_it_is_assigned_again() {
     let folder = tempfile::tempdir().unwrap();
-    let here = "embedded:";
-    let config = json!({ "data": folder.path(), "queue": here, "tally": here, "book": here });
+    let url = "embedded:";
+    let config = json!({ "data": folder.path(), "vote_log": url, "tallies": url, "ledger": url });
     let stores = Stores::open(&Config::load(None, config, 0).unwrap(), &Health::default()).unwrap();
-    let (queue, feed) = (stores.queue(Weight::Vital).await.unwrap(), stores.feed(Weight::Vital).await.unwrap());
-    let (book, tallies) = (stores.book(Weight::Vital).await.unwrap(), stores.tallies(Weight::Vital).await.unwrap());
-    let (decide, changes) = mpsc::unbounded_channel();
-    let commanded = Arc::new(Commanded {
-        feed,
-        changes: Mutex::new(changes),
-        is_away: AtomicBool::new(false),
+    let (log_writer, log_reader) = (
+        stores.log_writer(Criticality::Required).await.unwrap(),
+        stores.log_reader(Criticality::Required).await.unwrap(),
+    );
+    let (ledger, tallies) =
+        (stores.ledger(Criticality::Required).await.unwrap(), stores.tallies(Criticality::Required).await.unwrap());
+    let (sender, assignments) = mpsc::unbounded_channel();
+    let controlled = Arc::new(ControlledReader {
+        log_reader,
+        assignments: Mutex::new(assignments),
+        is_unavailable: AtomicBool::new(false),
         waited: Notify::new(),
     });
-    let assigned = || decide.send(Assignment::Assigned(vec![PARTITION])).unwrap();
-    let revoked = || decide.send(Assignment::Revoked(vec![PARTITION])).unwrap();
+    let assign = || sender.send(Assignment::Assigned(vec![PARTITION])).unwrap();
+    let revoke = || sender.send(Assignment::Revoked(vec![PARTITION])).unwrap();
     let shutdown = CancellationToken::new();
     let consumer = tokio::spawn({
-        let (feed, counter) = (commanded.clone(), Counter::new(Arc::clone(&book), Arc::clone(&tallies)));
-        consumer::run(feed, counter, Keeping::default(), Health::default(), shutdown.clone(), || ())
+        let (log_reader, counter) = (controlled.clone(), Counter::new(ledger.clone(), Arc::clone(&tallies)));
+        let dependencies = Dependencies {
+            counter,
+            retention: RetentionPolicy::default(),
+            health: Health::default(),
+            until_assigned: None,
+        };
+        consumer::run(log_reader, dependencies, shutdown.clone())
     });
 
-    assigned();
-    cast(&*queue, 1).await;
-    counted_up_to(&*tallies, 1).await;
-    revoked();
-    // Whoever begins again asks the log for the last record that was counted.
-    commanded.is_away.store(true, Ordering::Relaxed);
-    assigned();
-    timeout(SOON, commanded.waited.notified()).await.unwrap();
-    revoked();
-    commanded.is_away.store(false, Ordering::Relaxed);
-    assigned();
-    cast(&*queue, 2).await;
-    counted_up_to(&*tallies, 2).await;
+    assign();
+    cast(&*log_writer, 1).await;
+    wait_until_counted(&*tallies, 1).await;
+    revoke();
+    // At its start, a task reads the last counted record from the log. Here, it waits for that record.
+    controlled.is_unavailable.store(true, Ordering::Relaxed);
+    assign();
+    timeout(TEST_TIMEOUT, controlled.waited.notified()).await.unwrap();
+    revoke();
+    controlled.is_unavailable.store(false, Ordering::Relaxed);
+    assign();
+    cast(&*log_writer, 2).await;
+    wait_until_counted(&*tallies, 2).await;
 
-    // And it can leave in such a moment.
-    revoked();
-    commanded.is_away.store(true, Ordering::Relaxed);
-    assigned();
-    timeout(SOON, commanded.waited.notified()).await.unwrap();
+    // The consumer can also shut down while a task waits.
+    revoke();
+    controlled.is_unavailable.store(true, Ordering::Relaxed);
+    assign();
+    timeout(TEST_TIMEOUT, controlled.waited.notified()).await.unwrap();
     shutdown.cancel();
-    timeout(SOON, consumer).await.unwrap().unwrap().unwrap();
+    timeout(TEST_TIMEOUT, consumer).await.unwrap().unwrap().unwrap();
 }

@@ -1,4 +1,5 @@
-//! A batch as a JSON array: however it is cut into chunks, its elements are those that `serde_json` finds in the whole.
+//! A batch in a JSON array. The splitter finds the same elements for any size of chunks, and for a valid array they are
+//! the elements that `serde_json` finds.
 
 #![no_main]
 
@@ -13,9 +14,9 @@ use serde_json::value::RawValue;
 use split::Framing;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&cut, body)) = input.split_first() else { return };
+    let Some((&chunk, body)) = input.split_first() else { return };
     let whole = chunks::split(Framing::Array, body, usize::MAX);
-    assert_eq!(chunks::split(Framing::Array, body, usize::from(cut) + 1), whole);
+    assert_eq!(chunks::split(Framing::Array, body, usize::from(chunk) + 1), whole);
     let is_json = |element: &Vec<u8>| serde_json::from_slice::<&RawValue>(element).is_ok();
     match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(elements) => {

@@ -1,4 +1,4 @@
-//! A batch as lines: however it is cut into chunks, its elements are its lines that are not blank.
+//! A batch in lines. For any size of chunks, the splitter finds the lines that are not blank.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use split::Framing;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&cut, body)) = input.split_first() else { return };
+    let Some((&chunk, body)) = input.split_first() else { return };
     let lines = body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).map(<[u8]>::to_vec);
-    assert_eq!(chunks::split(Framing::Lines, body, usize::from(cut) + 1), (lines.collect(), true));
+    assert_eq!(chunks::split(Framing::Lines, body, usize::from(chunk) + 1), (lines.collect(), true));
 });

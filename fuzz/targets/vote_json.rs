@@ -1,4 +1,5 @@
-//! A vote in JSON: nothing panics, what is refused as malformed is malformed, and what is admitted keeps the rules.
+//! A vote in JSON. The reader does not panic, it refuses a body as malformed only if the body is no JSON object, and
+//! every accepted vote is valid.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A vote in protobuf: our reader accepts nothing that prost refuses, and reads the same.
+//! A vote in protobuf. Our reader accepts only messages that prost accepts, and reads the same values.
 
 #![no_main]
 
@@ -11,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use votes::VoteRequest;
 
-/// `ovation.v1.CastVoteRequest`. The door's own tests compare with the generated one.
+/// The message `ovation.v1.CastVoteRequest`. The tests of the gRPC producer compare our reader with the generated
+/// message.
 #[derive(Clone, PartialEq, Message)]
 struct CastVoteRequest {
     #[prost(string, tag = "1")]
@@ -31,9 +32,9 @@ struct CastVoteRequest {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(mut ours) = message::read(bytes) else { return };
-    let theirs = CastVoteRequest::decode(bytes).expect("what we read, prost reads");
-    // NaN is not even itself.
+    let Ok(mut ours) = message::parse(bytes) else { return };
+    let theirs = CastVoteRequest::decode(bytes).expect("prost must accept what our reader accepts");
+    // The ranks are compared bit by bit, because NaN is not equal to itself.
     let rank = ours.rank.take();
     assert_eq!(rank.map(f64::to_bits), theirs.rank.map(f64::to_bits));
     let theirs = VoteRequest {

@@ -1,7 +1,7 @@
-"""What Grafana wants of a dashboard (its JSON schema v1), so that `make` only has to say what is shown.
+"""Builds the JSON of Grafana's dashboards (its schema v1).
 
-A panel is made by one call: `kind(title, description, unit, {legend: query, ...})`. `w` and `h` are its width and height on
-Grafana's grid of 24 columns; panels flow from left to right and wrap, in the order in which they are written.
+A call builds a panel: `kind(title, description, unit, {legend: query, ...})`. `w` and `h` are its width and height on Grafana's grid of 24
+columns. Panels are placed from left to right, in the order of the calls. A panel that does not fit is placed at the beginning of the next line.
 """
 
 import itertools
@@ -11,7 +11,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 def panel(kind, title, description, unit, queries, *, w, h=8, instant=False, format="time_series", field=None, custom=None, options=None,
           **more):
-    """A panel of any kind. `field` adds to the settings of its values, `custom` to those that only this kind knows."""
+    """Returns a panel of any kind. `field` adds settings for the values, and `custom` adds settings that only this kind of panel has."""
     return {
         "type": kind,
         "title": title,
@@ -38,7 +38,7 @@ def panel(kind, title, description, unit, queries, *, w, h=8, instant=False, for
 
 
 def series(title, description, unit, queries, *, w=8, h=8, stacked=False, min=0, max=None, log=False, **more):
-    """Lines over time, with a table of their last and greatest values for a legend."""
+    """Returns a graph of lines over time. Its legend is a table with the last and the highest value of each line."""
     custom = {"lineWidth": 1, "fillOpacity": 40 if stacked else 8, "showPoints": "never", "spanNulls": False,
               "stacking": {"mode": "normal" if stacked else "none", "group": "A"}}
     if log:
@@ -54,7 +54,8 @@ def series(title, description, unit, queries, *, w=8, h=8, stacked=False, min=0,
 
 
 def stat(title, description, unit, queries, *, w=4, h=4, decimals=None, steps=None, names=None, **more):
-    """The values of now, as numbers. `steps` colour them: {lower bound: colour}, the first bound None; `names` put words in their place."""
+    """Returns a panel of current values. `steps` sets their colours: {lower bound: colour}, where the first bound is None. `names` replaces
+    values by words: {value: (word, colour)}."""
     field = {"color": {"mode": "thresholds"}, "thresholds": thresholds(steps or {None: "blue"}), "mappings": mappings(names)}
     if decimals is not None:
         field["decimals"] = decimals
@@ -63,10 +64,11 @@ def stat(title, description, unit, queries, *, w=4, h=4, decimals=None, steps=No
     return panel("stat", title, description, unit, queries, w=w, h=h, instant=True, field=field, options=options, **more)
 
 
-def race(title, description, unit, label, query, *, w=12, h=12, **more):
-    """Bars, the longest first, one for each value of `label`, which keeps its colour when it overtakes.
+def ranked_bars(title, description, unit, label, query, *, w=12, h=12, **more):
+    """Returns a panel with a bar for each value of `label`, the longest bar first. The colour of a value does not depend on the order.
 
-    A series of a bar gauge stands where the answer has it. Rows can be sorted, and then be made the fields that get colours."""
+    Grafana's bar gauge shows series in the order of the response. So the transformations sort the rows, and convert each row to a field, which
+    has a colour of its own."""
     transformations = [
         {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": "Value", "desc": True}]}},
         {"id": "rowsToFields", "options": {"mappings": [
@@ -84,7 +86,7 @@ def race(title, description, unit, label, query, *, w=12, h=12, **more):
 
 
 def pie(title, description, unit, queries, *, w=12, h=12, **more):
-    """Parts of a whole."""
+    """Returns a pie chart of the parts of a whole."""
     options = {"reduceOptions": LAST, "pieType": "donut", "displayLabels": ["percent"], "tooltip": {"mode": "multi", "sort": "desc"},
                "legend": {"showLegend": True, "displayMode": "table", "placement": "right", "values": ["value", "percent"]}}
     field = {"color": {"mode": "palette-classic-by-name"}}
@@ -92,7 +94,7 @@ def pie(title, description, unit, queries, *, w=12, h=12, **more):
 
 
 def heat(title, description, unit, buckets, *, w=12, h=9, **more):
-    """A histogram over time; `buckets` asks for its buckets by `le`."""
+    """Returns a heat map of a histogram over time. `buckets` is a query for its buckets, by `le`."""
     options = {"calculate": False, "cellGap": 1, "color": {"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5,
                                                           "steps": 64, "reverse": False, "fill": "dark-orange"},
                "cellValues": {"unit": "short"}, "filterValues": {"le": 1e-9}, "rowsFrame": {"layout": "auto"}, "showValue": "never",
@@ -103,7 +105,7 @@ def heat(title, description, unit, buckets, *, w=12, h=9, **more):
 
 
 def states(title, description, unit, queries, names, *, w=12, h=8, **more):
-    """What was the case when. `names` says what the values mean: {value: (word, colour)}."""
+    """Returns a timeline of states. `names` has the words for the values: {value: (word, colour)}."""
     options = {"mergeValues": True, "showValue": "auto", "alignValue": "left", "rowHeight": 0.9,
                "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "single", "sort": "none"}}
     field = {"color": {"mode": "thresholds"}, "thresholds": thresholds({None: "text"}), "mappings": mappings(names)}
@@ -112,7 +114,7 @@ def states(title, description, unit, queries, names, *, w=12, h=8, **more):
 
 
 def table(title, description, unit, queries, *, w=12, h=9, **more):
-    """A row for each set of labels, and a column for each query, under its legend."""
+    """Returns a table with a row for each set of labels and a column for each query. The legend of a query is the title of its column."""
     columns = {f"Value #{chr(ord('A') + i)}": name for i, name in enumerate(queries)}
     transformations = [
         {"id": "merge", "options": {}},
@@ -139,7 +141,7 @@ def mappings(names):
 
 
 def from_labels(name, label, metric, description, *, all=True):
-    """A variable with the values that a label has; with `all`, any number of them, and all at first."""
+    """Returns a variable with the values of a label. With `all`, users can select several values, and all are selected by default."""
     query = f"label_values({metric}, {label})"
     chosen = {"current": {"text": ["All"], "value": ["$__all"]}, "allValue": ".*"} if all else {"current": {}}
     return {"name": name, "type": "query", "label": name, "description": description, "datasource": SOURCE, "definition": query,
@@ -148,7 +150,7 @@ def from_labels(name, label, metric, description, *, all=True):
 
 
 def from_list(name, kind, values, chosen, description):
-    """A variable with fixed values: `kind` is `interval` for lengths of time, or `custom`."""
+    """Returns a variable with fixed values. `kind` is `interval` for time spans, else `custom`."""
     return {"name": name, "type": kind, "label": name, "description": description, "query": ",".join(values), "hide": 0,
             "current": {"text": chosen, "value": chosen},
             "options": [{"text": value, "value": value, "selected": value == chosen} for value in values],
@@ -156,15 +158,15 @@ def from_list(name, kind, values, chosen, description):
                {"multi": False, "includeAll": False})}
 
 
-# Which Prometheus: the provisioned one at first, or any other that this Grafana knows.
-DATASOURCE = {"name": "datasource", "type": "datasource", "label": "data source", "description": "the Prometheus that is asked",
+# Selects the Prometheus server: the provisioned one by default, or another data source of this Grafana.
+DATASOURCE = {"name": "datasource", "type": "datasource", "label": "data source", "description": "The Prometheus server to query.",
               "query": "prometheus", "regex": "", "refresh": 1, "hide": 0, "multi": False, "includeAll": False, "options": [],
               "current": {"text": "Prometheus", "value": "prometheus"}}
 
 
 def dashboard(uid, title, description, variables, rows, *, alerts, last):
-    """A dashboard of `rows`: {title: panels}. A title that ends with an ellipsis is of a row that stays closed until it is clicked.
-    `alerts` asks for what is marked over time."""
+    """Returns a dashboard of `rows`, which are {title: panels}. If a title ends with an ellipsis, the row is collapsed at first. The graphs mark
+    the results of the query `alerts`. `last` is the default time span."""
     numbers = itertools.count(1)
     panels, top = [], 0
     for name, inside in rows.items():
@@ -174,11 +176,11 @@ def dashboard(uid, title, description, variables, rows, *, alerts, last):
         top += 1
         left = height = 0
         for one in inside:
-            place = one["gridPos"]
-            if left + place["w"] > 24:
+            size = one["gridPos"]
+            if left + size["w"] > 24:
                 top, left, height = top + height, 0, 0
-            one["gridPos"] = {"x": left, "y": top, **place}
-            left, height = left + place["w"], max(height, place["h"])
+            one["gridPos"] = {"x": left, "y": top, **size}
+            left, height = left + size["w"], max(height, size["h"])
         top += height
         inside = [{"id": next(numbers), **one} for one in inside]
         panels += [{**row, "panels": inside}] if closed else [row, *inside]

@@ -1,7 +1,7 @@
-"""The queries that dashboards are made of: PromQL that Prometheus 2.42 knows.
+"""Builds the queries of the dashboards, in the PromQL of Prometheus 2.42.
 
-The metrics are those of `docs/metrics.md`. What Prometheus has of other systems must not show, so stores and processes are told apart
-by what else their target exports."""
+`docs/metrics.md` describes the metrics. A Prometheus may also scrape other systems, which export metrics of the same names. So queries about
+servers and processes select the targets that also export certain other metrics."""
 
 NOW = ""
 EARLIER = " offset $compare"
@@ -13,13 +13,13 @@ CONTEST = 'contest=~"$contest"'
 
 
 def rate(metric, where="", by=None, at=NOW):
-    """How much a counter grows a second."""
+    """Returns a query for a counter's increase per second."""
     grouped = f" by ({by}) " if by else ""
     return f"sum{grouped}(rate({metric}{{{where}}}[$__rate_interval]{at}))"
 
 
-def grown(metric, where="", by=None, over="$period", at=NOW):
-    """How much a counter grew in the time before."""
+def increase(metric, where="", by=None, over="$period", at=NOW):
+    """Returns a query for a counter's increase during the time `over`."""
     grouped = f" by ({by}) " if by else ""
     return f"sum{grouped}(increase({metric}{{{where}}}[{over}]{at}))"
 
@@ -29,46 +29,52 @@ def quantile(q, histogram, where="", by="", at=NOW):
     return f"histogram_quantile({q}, {rate(histogram + '_bucket', where, labels, at)})"
 
 
-def quantiles(histogram, where="", legend=""):
-    """The median, the slowest tenth and the slowest hundredth."""
-    return {f"{legend}p{round(q * 100)}": quantile(q, histogram, where) for q in (0.5, 0.9, 0.99)}
+def quantiles(histogram, where=""):
+    """Returns queries for the 50th, 90th and 99th percentile, by legend."""
+    return {f"p{round(q * 100)}": quantile(q, histogram, where) for q in (0.5, 0.9, 0.99)}
 
 
 def buckets(histogram, where=""):
-    return grown(histogram + "_bucket", where, "le", "$__rate_interval")
+    return increase(histogram + "_bucket", where, "le", "$__rate_interval")
 
 
 def mean(histogram, where="", by=None):
     return f"{rate(histogram + '_sum', where, by)} / {rate(histogram + '_count', where, by)}"
 
 
-def or_none(query, *labels):
-    """Zero, with `none` for these labels, where nothing at all is to be told: only for what is absent until it happens once."""
+def or_zero(query, *labels):
+    """Returns a query that returns zero if `query` has no result. The labels of this zero have the value `none`.
+
+    Use this function only for series that do not exist before their first event. Otherwise a panel without data would show zero."""
     zero = "vector(0)"
     for label in labels:
         zero = f'label_replace({zero}, "{label}", "none", "", "")'
     return f"{query} or on () {zero}"
 
 
-# Every results process tells the same tallies: the greatest is the newest.
 def tally(by, where=CHOSEN, at=NOW):
+    """Returns a query for votes in the tallies. Every results process exports the same tallies, so the highest value is the latest one."""
     return f"max by ({by}) (ovation_tally_votes{{{where}}}{at})"
 
 
-# `other` is no band.
+# All bands, without `other`, which is not a band.
 BANDS, ALL_BANDS = CHOSEN + ', band!="other"', CONTEST + ', band!="other"'
 TOTAL = f"sum({tally('contest, band', CONTEST)})"
 
-# Of the consumers, or, for partitions that none of them has, of what they committed, if kafka_exporter tells it.
+# The consumers export the lag of their partitions. A kafka_exporter also exports the lag of partitions without a consumer.
 LAG = ('max by (partition) (ovation_partition_lag_votes) or '
        'max by (partition) (clamp_min(kafka_consumergroup_lag{consumergroup=~"ovation-.*"}, 0))')
 
-ALERTS = 'ALERTS{alertstate="firing", alertname=~"Ovation.*"}'
+# Partitions that no consumer counts.
+UNHELD = "max(ovation_partitions) - (count(max by (partition) (ovation_partition_held) == 1) or vector(0))"
 
-# A process by the name of its program: their `job` may be one for all.
-EACH = "{{program}} {{instance}}"
+# OvationWatchdog always fires. It is about nothing.
+ALERTS = 'ALERTS{alertstate="firing", alertname=~"Ovation.*", severity!="none"}'
+
+# The legend has the name of the program and not the `job`, because all processes may have the same `job`.
+PROCESS = "{{program}} {{instance}}"
 
 
-def ours(query):
-    """Of our own processes alone, whatever else exports metrics of processes."""
+def ovation_processes(query):
+    """Restricts a query to Ovation's processes, because exporters have metrics of the same names. Adds the label `program`."""
     return f"{query} * on (job, instance) group_left (program) ovation_build_info"

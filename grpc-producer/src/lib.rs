@@ -1,85 +1,86 @@
-//! The gRPC door: takes votes over gRPC and answers when the vote log has them.
+//! The gRPC producer: receives votes over gRPC, and responds to each when it is durable on the vote log.
 //!
 //! | what | file |
 //! |---|---|
-//! | `VoteService` on the wire: its methods, their limits | `service` |
+//! | `VoteService`: its methods and their limits | `service` |
 //! | `CastVotes`: many votes on one stream, without waiting for each | `stream` |
-//! | a vote's bytes, read as strictly as its JSON | `message` |
-//! | a refusal as a status with details, or as an item of a stream | `status` |
-//! | what the health service says, and when | `readiness` |
+//! | parsing a vote from protobuf, as strictly as from JSON | `message` |
+//! | converting receipts and refusals to messages and statuses | `status` |
 //!
-//! A vote's meaning is not in here: that is [`votes::Door`].
+//! This crate does not validate the content of votes: [`votes::Ingest`] does.
 
 mod message;
-mod readiness;
 mod service;
 mod status;
 mod stream;
 
-use std::{error::Error, net::SocketAddr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use ::service::{CancellationToken, Health, door::MeteredDoor, http::ServeError, requests::GrpcRequests};
+use ::service::{
+    CancellationToken, Context, Health, grpc::GrpcServer, health::Criticality, ingest::MeteredIngest, program::Failure,
+    requests::GrpcRequests, serve::ServeError,
+};
+use stores::Stores;
 use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
+use votes::{Ingest, LogWriter, ProducerKind};
 
 use crate::service::VoteService;
 
-/// How long open calls may take to end after shutdown began.
-const GRACE: Duration = Duration::from_secs(3);
+/// The settings of the server.
+const SERVER: GrpcServer = GrpcServer {
+    name: "grpc",
+    descriptors: proto_grpc::DESCRIPTORS,
+    keep_alive_interval: Duration::from_secs(30),
+    keep_alive_timeout: Duration::from_secs(10),
+    shutdown_grace: Duration::from_secs(3),
+    max_concurrent_streams: Some(1_024),
+    stream_window: Some(256 * 1024),
+    connection_window: Some(1024 * 1024),
+};
 
-/// Streams of one connection that may be open at the same time; the client's library queues what is more.
-const STREAMS: u32 = 1_024;
+/// The dependencies of the service.
+pub struct Dependencies {
+    /// Submits votes to the log.
+    pub ingest: MeteredIngest,
+    /// The health of the process. The gRPC health service reports its readiness.
+    pub health: Health,
+    /// The vote log, if the producer has to flush it at the end.
+    pub log_writer: Option<Arc<dyn LogWriter>>,
+}
 
-/// Bytes that a client may send ahead of us on one stream, and on one connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+impl Dependencies {
+    /// Opens the dependencies: the contests, the secret and the vote log.
+    ///
+    /// # Errors
+    /// If the configuration is invalid, or the log does not have the required properties. If the log can't be reached,
+    /// this waits until it can.
+    pub async fn open(context: &Context, stores: &Stores) -> Result<Self, Failure> {
+        let Context { config, health, .. } = context;
+        let contests = config.contests()?;
+        let secret = stores.secret(&contests)?;
+        let log_writer = stores.log_writer(Criticality::Required).await?;
+        let ingest = Ingest::new(ProducerKind::Grpc, contests, secret, Arc::clone(&log_writer));
+        let ingest = MeteredIngest::new(ingest, config.trusted_proxies.clone());
+        Ok(Self { ingest, health: health.clone(), log_writer: Some(log_writer) })
+    }
+}
 
-/// Serves the door until shutdown, then ends open calls: each vote that was read is answered, within three seconds.
+/// Serves the producer until shutdown, then waits up to three seconds for open calls to end. In this time, the client
+/// receives the outcome of each vote that the producer has read. Calls that are still open after that are aborted.
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn run(
     listener: TcpListener,
-    door: MeteredDoor,
-    health: Health,
+    dependencies: Dependencies,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
-    let failed = |error: &dyn Error| ServeError::new("grpc", address, &error);
-    tracing::info!(server = "grpc", %address, "listening");
-    let (readiness, health_service) = readiness::follow(health, shutdown.clone());
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let requests = GrpcRequests::new("grpc", &[service::CAST_VOTE, service::CAST_VOTES]);
-    let serve = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .http2_max_header_list_size(16 * 1024)
-        .layer(requests.clone())
-        .add_service(VoteService::new(door, requests, shutdown.clone()))
-        .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
-        .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
-    tokio::select! {
-        outcome = serve => outcome.map_err(|error| failed(&error)),
-        never = readiness => match never {},
-        () = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        } => {
-            // Everything that was acknowledged is durable; what is cut was not.
-            tracing::warn!(server = "grpc", "left with calls still open");
-            Ok(())
-        }
+    let Dependencies { ingest, health, log_writer } = dependencies;
+    let requests = GrpcRequests::new(SERVER.name, &[service::CAST_VOTE, service::CAST_VOTES]);
+    let service = VoteService::new(ingest, requests.clone(), shutdown.clone());
+    let outcome = SERVER.serve(service, requests, listener, Some(health), shutdown).await;
+    if let Some(log_writer) = log_writer {
+        log_writer.flush().await;
     }
+    outcome
 }

@@ -1,22 +1,23 @@
-//! Reads a vote from the protobuf encoding of `ovation.v1.CastVoteRequest`
+//! Parses a vote from the protobuf encoding of `ovation.v1.CastVoteRequest`
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 //!
-//! Generated code would skip unknown fields, keep the last of repeated ones and not say which text is no UTF-8. A vote that
-//! is read by hand is refused for the same reasons as one in JSON, and with the field's name.
+//! Generated code would skip unknown fields, use the last value of a field that occurs twice, and not report which text
+//! is not UTF-8. This parser refuses a vote for the same reasons as the parser of JSON does, and names the field.
 
 use votes::{Reason, Refusal, VoteRequest};
 
-/// The fields by their numbers, from 1.
+/// The names of the fields in the order of their numbers, which start at 1.
 const FIELDS: [&str; 7] = ["name", "album", "year", "rank", "contest", "voter", "vote_id"];
 
-/// Reads one vote.
+/// Parses one vote.
 ///
 /// # Errors
-/// [`Reason::MalformedBody`] if this is no protobuf message, [`Reason::InvalidField`] naming the first wrong field.
-pub(crate) fn read(message: &[u8]) -> Result<VoteRequest, Refusal> {
+/// [`Reason::MalformedBody`] if the bytes are not a protobuf message. [`Reason::InvalidField`] with the first field
+/// that is invalid.
+pub(crate) fn parse(message: &[u8]) -> Result<VoteRequest, Refusal> {
     let mut request = VoteRequest::default();
     let mut seen = [false; FIELDS.len()];
-    let mut wrong = None;
+    let mut first_refusal = None;
     let mut reader = Reader(message);
     while !reader.0.is_empty() {
         let key = reader.varint()?;
@@ -35,16 +36,16 @@ pub(crate) fn read(message: &[u8]) -> Result<VoteRequest, Refusal> {
             }
         };
         if let Err(refusal) = outcome {
-            wrong.get_or_insert(refusal);
+            first_refusal.get_or_insert(refusal);
         }
     }
-    match wrong {
+    match first_refusal {
         None => Ok(request),
         Some(refusal) => Err(Refusal { vote_id: request.given_vote_id(), ..refusal }),
     }
 }
 
-/// The largest number that a field can have.
+/// The largest field number in protobuf.
 const MAX_FIELD_NUMBER: u64 = (1 << 29) - 1;
 
 fn set(request: &mut VoteRequest, index: usize, value: Value<'_>) -> Result<(), &'static str> {
@@ -60,7 +61,7 @@ fn set(request: &mut VoteRequest, index: usize, value: Value<'_>) -> Result<(), 
     Ok(())
 }
 
-/// A field's value by its wire type.
+/// The value of a field, by its wire type.
 enum Value<'a> {
     Varint(u64),
     Fixed64([u8; 8]),
@@ -78,7 +79,7 @@ impl Value<'_> {
 
     fn int32(self) -> Result<i32, &'static str> {
         match self {
-            #[expect(clippy::cast_possible_truncation, reason = "as the encoding says: the lower 32 bits")]
+            #[expect(clippy::cast_possible_truncation, reason = "the encoding defines that the lower 32 bits count")]
             Self::Varint(value) => Ok(value as i32),
             _ => Err("must be an int32"),
         }
@@ -92,7 +93,7 @@ impl Value<'_> {
     }
 }
 
-/// What is left of a message.
+/// The bytes of a message that are not parsed yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -100,7 +101,7 @@ impl<'a> Reader<'a> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.take()?;
-            // The tenth byte has room for one bit.
+            // The tenth byte has only one of the 64 bits.
             if shift == 63 && byte > 1 {
                 break;
             }
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
 }
 
 fn cut_off() -> Refusal {
-    malformed("it ends in the middle")
+    malformed("it is incomplete")
 }
 
 fn malformed(problem: &str) -> Refusal {
@@ -165,7 +166,8 @@ mod tests {
         }
     }
 
-    /// Every field of the generated message, so that a new one does not compile before it is read here.
+    /// Converts a generated message. The pattern names every field. So after a new field is added to the protocol, this
+    /// does not compile until the parser is extended.
     fn expected(message: CastVoteRequest) -> VoteRequest {
         let CastVoteRequest { name, album, year, rank, contest, voter, vote_id } = message;
         let name = Some(name).filter(|name| !name.is_empty());
@@ -174,12 +176,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_is_read_as_generated_code_reads_it(message in message()) {
-            prop_assert_eq!(read(&message.encode_to_vec()), Ok(expected(message)));
+        fn the_parser_and_generated_code_agree_on_a_valid_message(message in message()) {
+            prop_assert_eq!(parse(&message.encode_to_vec()), Ok(expected(message)));
         }
 
         #[test]
-        fn nothing_is_read_that_generated_code_refuses(
+        fn the_parser_refuses_each_message_that_generated_code_refuses(
             message in message(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
             let mut bytes = message.encode_to_vec();
@@ -187,10 +189,10 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             for bytes in [bytes.as_slice(), &bytes[..cut.index(bytes.len())]] {
-                let Ok(ours) = read(bytes) else { continue };
+                let Ok(ours) = parse(bytes) else { continue };
                 let theirs = CastVoteRequest::decode(bytes);
                 prop_assert!(theirs.is_ok());
-                // A name that is there and empty is no different in a generated message.
+                // In a generated message, an empty name is the same as no name.
                 let ours = VoteRequest { name: ours.name.filter(|name| !name.is_empty()), ..ours };
                 let theirs = expected(theirs.unwrap_or_default());
                 prop_assert_eq!(ours.rank.map(f64::to_bits), theirs.rank.map(f64::to_bits));
@@ -199,15 +201,15 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes);
+        fn the_parser_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
         }
 
         #[test]
-        fn a_field_given_twice_is_named(message in message(), again in message()) {
+        fn a_field_given_twice_is_refused_by_name(message in message(), again in message()) {
             let first = CastVoteRequest { name: "X".into(), ..message }.encode_to_vec();
             let again = CastVoteRequest { name: "Y".into(), ..again }.encode_to_vec();
-            let refusal = read(&[first, again].concat()).expect_err("twice");
+            let refusal = parse(&[first, again].concat()).expect_err("twice");
             prop_assert_eq!(refusal.field.as_deref(), Some("name"));
         }
     }

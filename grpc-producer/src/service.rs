@@ -1,20 +1,22 @@
-//! `ovation.v1.VoteService` on the wire.
+//! The service `ovation.v1.VoteService`.
 //!
-//! The methods are wired by hand, not by generated code: that would decode messages before we see them, and answer what it
-//! can't decode with `INTERNAL`, as if the fault were ours. So both methods take streams of undecoded messages; a unary call
-//! is a stream of one.
+//! This file routes the methods itself, without generated code. Generated code would decode each message before it
+//! calls this crate, and return `INTERNAL` for a message that it can't decode, as if the server had failed. So here,
+//! both methods receive streams of undecoded messages. A unary call is a stream of one message.
 
-use std::{convert::Infallible, marker::PhantomData, time::Duration};
+use std::{convert::Infallible, marker::PhantomData};
 
 use ::service::{
     CancellationToken,
-    client::{FORWARDED_FOR, Network},
-    door::{Line, MeteredDoor},
+    client_ip::{FORWARDED_FOR, Network},
+    grpc::refusal_status,
+    ingest::{MeteredIngest, VotePipeline},
     requests::GrpcRequests,
 };
 use bytes::{Buf, Bytes};
 use prost::Message;
-use proto::v1::{CastVoteResponse, CastVotesResponse, vote_service_server::SERVICE_NAME};
+use proto::v1::{CastVoteResponse, CastVotesResponse};
+use proto_grpc::v1::vote_service_server::SERVICE_NAME;
 use tokio::time::timeout;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -25,111 +27,95 @@ use tonic::{
     server::{ClientStreamingService, Grpc, NamedService, StreamingService},
 };
 use tonic_prost::ProstEncoder;
-use votes::{MAX_VOTE_BYTES, Reason, Refusal, VoteRequest};
+use votes::{MAX_VOTE_BYTES, Reason, Refusal, VOTE_BODY_TIMEOUT, VoteMetadata, vote_too_large};
 
 use crate::{message, status, stream::Outcomes};
 
-/// The procedures.
+/// The name of the procedure for one vote.
 pub(crate) const CAST_VOTE: &str = "CastVote";
+
+/// The name of the procedure for a stream of votes.
 pub(crate) const CAST_VOTES: &str = "CastVotes";
 
-/// How long a call may take to bring its one vote.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A vote of a stream that is too large is refused alone, up to this size. Beyond it the stream ends.
-const MAX_STREAMED_BYTES: usize = 256 * 1024;
+/// The maximum size of a message, in bytes. A message that is larger than [`MAX_VOTE_BYTES`] is refused, and its stream
+/// continues. A message that is larger than this size ends its stream.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct VoteService {
-    door: MeteredDoor,
+    ingest: MeteredIngest,
     requests: GrpcRequests,
     shutdown: CancellationToken,
 }
 
 impl VoteService {
-    /// The service before a door. On shutdown it ends open streams.
-    pub(crate) fn new(door: MeteredDoor, requests: GrpcRequests, shutdown: CancellationToken) -> Self {
-        Self { door, requests, shutdown }
+    /// Creates the service. On shutdown, the service ends its open streams.
+    pub(crate) fn new(ingest: MeteredIngest, requests: GrpcRequests, shutdown: CancellationToken) -> Self {
+        Self { ingest, requests, shutdown }
     }
 
     async fn cast_vote(self, request: Request<Streaming<Bytes>>) -> Result<Response<CastVoteResponse>, Status> {
-        let from = self.network(&request);
+        let network = self.network(&request);
         let (metadata, _, mut messages) = request.into_parts();
         let read = async {
-            let vote = read_only(&mut messages).await?;
-            self.requests.method(CAST_VOTE).sized(Some(vote.len()), None);
-            let (idempotency_key, traceparent) = (idempotency_key(&metadata)?, traceparent(&metadata));
-            Ok(VoteRequest { idempotency_key, traceparent, ..message::read(&vote)? })
+            let vote = only_message(&mut messages).await?;
+            self.requests.method(CAST_VOTE).record_sizes(Some(vote.len()), None);
+            let keys = metadata.get_all(VoteMetadata::IDEMPOTENCY_KEY).iter().map(|key| key.to_str().ok());
+            let metadata = VoteMetadata::read(keys, traceparent(&metadata))?;
+            Ok(message::parse(&vote)?.with_metadata(metadata))
         };
-        let slow = || Refusal::new(Reason::SlowBody, format!("the vote did not come within {PATIENCE:?}"));
-        let request = timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(slow()));
-        match self.door.cast(request, from).await {
+        let too_slow =
+            || Refusal::new(Reason::SlowBody, format!("the vote did not arrive within {VOTE_BODY_TIMEOUT:?}"));
+        let request = timeout(VOTE_BODY_TIMEOUT, read).await.unwrap_or_else(|_| Err(too_slow()));
+        match self.ingest.cast(request, network).await {
             Ok(accepted) => {
                 let receipt = status::receipt(&accepted);
-                self.requests.method(CAST_VOTE).sized(None, Some(receipt.encoded_len()));
+                self.requests.method(CAST_VOTE).record_sizes(None, Some(receipt.encoded_len()));
                 Ok(Response::new(receipt))
             }
-            Err(refusal) => Err(status::status(&refusal)),
+            Err(refusal) => Err(refusal_status(&refusal)),
         }
     }
 
     fn cast_votes(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outcomes>, Status> {
-        let from = self.network(&request);
+        let network = self.network(&request);
         let (metadata, _, messages) = request.into_parts();
-        if metadata.contains_key(IDEMPOTENCY_KEY) {
-            let detail = "is for a single vote; on a stream each vote carries its own vote_id";
-            let refusal = Refusal::field("Idempotency-Key", detail);
-            self.door.refuse(&refusal);
-            return Err(status::status(&refusal));
+        if metadata.contains_key(VoteMetadata::IDEMPOTENCY_KEY) {
+            let refusal = VoteMetadata::key_with_many_votes("on a stream");
+            self.ingest.count_refusal(&refusal);
+            return Err(refusal_status(&refusal));
         }
-        let line = Line::new(self.door, from);
-        Ok(Response::new(Outcomes::new(messages, line, traceparent(&metadata), self.shutdown)))
+        let pipeline = VotePipeline::new(self.ingest, network);
+        Ok(Response::new(Outcomes::new(messages, pipeline, traceparent(&metadata).map(str::to_owned), self.shutdown)))
     }
 
-    /// Where a call came from.
+    /// Returns the network of the client of a call, if it is known.
     fn network<T>(&self, request: &Request<T>) -> Option<Network> {
-        // A line that is no text is no address either.
-        let forwarded = request.metadata().get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("?"));
-        self.door.network(request.remote_addr(), forwarded)
+        // A value that is not text is replaced by a text that is not an address.
+        let forwarded = request.metadata().get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or("?"));
+        self.ingest.network(request.remote_addr(), forwarded)
     }
 }
 
-/// The one message of a unary call.
-async fn read_only(messages: &mut Streaming<Bytes>) -> Result<Bytes, Refusal> {
-    let mut next = async || messages.message().await.map_err(|problem| status::unread(&problem));
+/// Returns the message of a unary call.
+///
+/// # Errors
+/// If the call has no message or more than one, or the message is too large.
+async fn only_message(messages: &mut Streaming<Bytes>) -> Result<Bytes, Refusal> {
+    let mut next = async || messages.message().await.map_err(|problem| status::decode_refusal(&problem));
     let malformed = |detail| Err(Refusal::new(Reason::MalformedBody, detail));
     match (next().await?, next().await?) {
-        (Some(vote), None) if vote.len() > MAX_VOTE_BYTES => Err(too_large()),
+        (Some(vote), None) if vote.len() > MAX_VOTE_BYTES => Err(vote_too_large()),
         (Some(vote), None) => Ok(vote),
         (None, _) => malformed("the call has no message; CastVote takes one vote"),
         (Some(_), Some(_)) => malformed("the call has more than one message; CastVote takes one vote"),
     }
 }
 
-/// The refusal of a vote that has too many bytes.
-pub(crate) fn too_large() -> Refusal {
-    Refusal::new(Reason::TooLarge, format!("a vote has at most {MAX_VOTE_BYTES} bytes"))
-}
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-fn idempotency_key(metadata: &MetadataMap) -> Result<Option<String>, Refusal> {
-    let mut keys = metadata.get_all(IDEMPOTENCY_KEY).iter();
-    let wrong = |detail: &str| Refusal::field("Idempotency-Key", detail);
-    match (keys.next(), keys.next()) {
-        (None, _) => Ok(None),
-        (Some(key), None) => match key.to_str() {
-            Ok(key) => Ok(Some(key.to_owned())),
-            Err(_) => Err(wrong("must be ASCII text")),
-        },
-        _ => Err(wrong("given twice")),
-    }
-}
-
-/// One that is not readable is nobody's trace.
-fn traceparent(metadata: &MetadataMap) -> Option<String> {
-    metadata.get("traceparent")?.to_str().ok().map(str::to_owned)
+/// Returns the metadata `traceparent`, or `None` if it is missing or is not text.
+fn traceparent(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get(VoteMetadata::TRACEPARENT)?.to_str().ok()
 }
 
 impl NamedService for VoteService {
@@ -154,13 +140,13 @@ where
         let method = request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
         match method {
             Some("/CastVote") => Box::pin(async move {
-                let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::in_buffers_of(ONE_VOTE))
-                    .max_decoding_message_size(MAX_STREAMED_BYTES);
+                let mut grpc = Grpc::new(Undecoded::<CastVoteResponse>::with_buffer_size(CALL_BUFFER_BYTES))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES);
                 Ok(grpc.client_streaming(CastVote(service), request).await)
             }),
             Some("/CastVotes") => Box::pin(async move {
-                let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::in_buffers_of(MANY_VOTES))
-                    .max_decoding_message_size(MAX_STREAMED_BYTES);
+                let mut grpc = Grpc::new(Undecoded::<CastVotesResponse>::with_buffer_size(STREAM_BUFFER_BYTES))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES);
                 Ok(grpc.streaming(CastVotes(service), request).await)
             }),
             _ => Box::pin(async { Ok(Status::unimplemented("VoteService has CastVote and CastVotes").into_http()) }),
@@ -191,18 +177,21 @@ impl StreamingService<Bytes> for CastVotes {
     }
 }
 
-/// Leaves requests as the bytes of their messages.
+/// A codec that does not decode the messages of a request: each stays as bytes.
 struct Undecoded<R> {
     buffers: BufferSettings,
     response: PhantomData<R>,
 }
 
-/// The bytes that are set aside for each call. Most votes and receipts are a tenth of the usual 8 KiB.
-const ONE_VOTE: usize = 512;
-const MANY_VOTES: usize = 8 * 1024;
+/// The initial buffer size of a `CastVote` call, in bytes. tonic's default of 8 KiB is far more than most votes and
+/// receipts need.
+const CALL_BUFFER_BYTES: usize = 512;
+
+/// The initial buffer size of a `CastVotes` call, in bytes.
+const STREAM_BUFFER_BYTES: usize = 8 * 1024;
 
 impl<R> Undecoded<R> {
-    fn in_buffers_of(bytes: usize) -> Self {
+    fn with_buffer_size(bytes: usize) -> Self {
         Self { buffers: BufferSettings::new(bytes, 32 * 1024), response: PhantomData }
     }
 }

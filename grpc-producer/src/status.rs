@@ -1,13 +1,13 @@
-//! Refusals on the wire: as the status of a call, with details, or as one outcome of a stream.
+//! Converts receipts and refusals to messages and statuses. A refusal is either the status of a call, with details
+//! ([`refusal_status`](service::grpc::refusal_status)), or one outcome of a stream.
 
 use proto::v1::{CastVoteResponse, VoteError};
-pub(crate) use service::grpc::status;
-use service::grpc::{DOOR_CLOSING, retry_later};
+use service::grpc::{SHUTTING_DOWN, retry_later};
 use tonic::{Code, Status};
 use votes::{Accepted, Reason, Refusal};
 
-/// A refusal as one outcome of a stream.
-pub(crate) fn error(refusal: Refusal) -> VoteError {
+/// Converts a refusal to the error of one vote on a stream.
+pub(crate) fn vote_error(refusal: Refusal) -> VoteError {
     VoteError {
         code: refusal.reason.grpc_code(),
         reason: refusal.reason.slug().to_owned(),
@@ -17,19 +17,20 @@ pub(crate) fn error(refusal: Refusal) -> VoteError {
     }
 }
 
-/// What the client gets for a vote that the log has.
+/// Converts an accepted vote to a receipt.
 pub(crate) fn receipt(accepted: &Accepted) -> CastVoteResponse {
     CastVoteResponse {
         vote_id: accepted.vote_id.to_string(),
         contest: accepted.contest.to_string(),
-        partition: accepted.receipt.place.partition.0.into(),
-        offset: accepted.receipt.place.offset.0,
+        partition: accepted.receipt.position.partition.0.into(),
+        offset: accepted.receipt.position.offset.0,
         accepted_at_ms: accepted.receipt.accepted_at.0,
     }
 }
 
-/// What tonic found wrong with the bytes of a call. It calls some of that `INTERNAL`, but it is the client's to mend.
-pub(crate) fn unread(problem: &Status) -> Refusal {
+/// Converts the error that tonic returned for the bytes of a call to a refusal. Some of these errors have the code
+/// `INTERNAL`, although the mistake is the client's.
+pub(crate) fn decode_refusal(problem: &Status) -> Refusal {
     let reason = match problem.code() {
         Code::OutOfRange | Code::ResourceExhausted => Reason::TooLarge,
         _ => Reason::MalformedBody,
@@ -37,8 +38,9 @@ pub(crate) fn unread(problem: &Status) -> Refusal {
     Refusal::new(reason, problem.message())
 }
 
-/// The end of a stream whose door closes before the client ended it.
-pub(crate) fn leaving() -> Status {
-    let message = "the door is closing; open a new stream and cast there what was not answered, with the same vote_ids";
-    retry_later(Code::Unavailable, DOOR_CLOSING, message)
+/// Creates the status that ends a stream when the producer shuts down before the client has ended the stream.
+pub(crate) fn shutting_down_status() -> Status {
+    let message =
+        "the producer is shutting down; cast the votes without an outcome on a new stream, with the same vote_ids";
+    retry_later(Code::Unavailable, SHUTTING_DOWN, message)
 }

@@ -1,7 +1,9 @@
-//! `CastVotes`: each vote is handed to the log when it is read, and answered when the log has it, in order.
+//! `CastVotes`: reads votes from a stream, submits each to the log at once, and sends the outcomes in the order of the
+//! votes.
 //!
-//! At most [`Line::LONGEST`] votes of a stream wait for receipts. Then, and when the queue before the log is full, nothing is
-//! read until an answer was sent, so a client that is too fast is slowed down by HTTP/2's flow control.
+//! At most [`VotePipeline::MAX_PENDING_VOTES`] votes of a stream wait for their receipts. If this limit is reached, or
+//! the queue in front of the log is full, the producer reads no further vote from the stream until it has sent an
+//! outcome. Meanwhile, HTTP/2's flow control stops a client that sends faster.
 
 use std::{
     pin::Pin,
@@ -10,79 +12,93 @@ use std::{
 
 use ::service::{
     CancellationToken,
-    door::{Line, Outcome},
+    grpc::refusal_status,
+    ingest::{Outcome, VotePipeline},
 };
 use bytes::Bytes;
 use proto::v1::{CastVotesResponse, cast_votes_response};
 use tokio_stream::Stream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
-use votes::{MAX_VOTE_BYTES, Refusal, VoteRequest};
+use votes::{MAX_VOTE_BYTES, Refusal, VoteRequest, vote_too_large};
 
-use crate::{message, service, status};
+use crate::{message, status};
 
-/// The outcomes of a stream's votes.
+/// The response stream of a call: the outcomes of its votes.
 pub(crate) struct Outcomes {
-    /// Until the last one was read.
+    /// The messages of the client. `None` when the producer will read no further message.
     messages: Option<Streaming<Bytes>>,
-    line: Line,
-    /// A vote that waits for room in the queue before the log.
-    waiting: Option<Bytes>,
+    pipeline: VotePipeline,
+    /// A message that was read but not cast, because the queue in front of the log was full.
+    unsubmitted: Option<Bytes>,
     traceparent: Option<String>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Once the process is leaving: how many votes of those that have arrived are still taken.
-    last: Option<usize>,
-    /// Why the stream ends, if it is not the client who ends it.
-    end: Option<Status>,
+    /// `None` before shutdown. After shutdown began, the producer reads only messages that have already arrived, and at
+    /// most this number of them.
+    remaining_reads: Option<usize>,
+    /// The status that ends the call. `None` if it ends without an error.
+    final_status: Option<Status>,
 }
 
 impl Outcomes {
     pub(crate) fn new(
         messages: Streaming<Bytes>,
-        line: Line,
+        pipeline: VotePipeline,
         traceparent: Option<String>,
         shutdown: CancellationToken,
     ) -> Self {
         let shutdown = Box::pin(shutdown.cancelled_owned());
-        Self { messages: Some(messages), line, waiting: None, traceparent, shutdown, last: None, end: None }
+        Self {
+            messages: Some(messages),
+            pipeline,
+            unsubmitted: None,
+            traceparent,
+            shutdown,
+            remaining_reads: None,
+            final_status: None,
+        }
     }
 
-    /// Casts the votes that have arrived.
-    fn read(&mut self, context: &mut Context<'_>) {
-        while self.line.has_room() {
-            let Some(message) = self.waiting.take().or_else(|| self.message(context)) else { return };
-            if self.line.cast(self.vote(&message)).is_err() {
-                self.waiting = Some(message);
+    /// Casts the votes that have arrived, as far as the pipeline and the queue have room.
+    fn cast_arrived(&mut self, context: &mut Context<'_>) {
+        while self.pipeline.has_room() {
+            let Some(message) = self.unsubmitted.take().or_else(|| self.next_message(context)) else { return };
+            if self.pipeline.cast(self.parse_vote(&message)).is_err() {
+                self.unsubmitted = Some(message);
                 return;
             }
         }
     }
 
-    fn message(&mut self, context: &mut Context<'_>) -> Option<Bytes> {
+    /// Returns the next message that has arrived, if there is one. At the end of the messages, closes `messages` and
+    /// sets `final_status`.
+    fn next_message(&mut self, context: &mut Context<'_>) -> Option<Bytes> {
         let messages = self.messages.as_mut()?;
-        if self.last.is_none() && self.shutdown.as_mut().poll(context).is_ready() {
-            self.last = Some(Line::LONGEST);
+        if self.remaining_reads.is_none() && self.shutdown.as_mut().poll(context).is_ready() {
+            self.remaining_reads = Some(VotePipeline::MAX_PENDING_VOTES);
         }
-        match (Pin::new(messages).poll_next(context), &mut self.last) {
+        match (Pin::new(messages).poll_next(context), &mut self.remaining_reads) {
             (Poll::Ready(Some(Ok(message))), None) => return Some(message),
-            (Poll::Ready(Some(Ok(message))), Some(last)) if *last > 0 => {
-                *last -= 1;
+            (Poll::Ready(Some(Ok(message))), Some(remaining)) if *remaining > 0 => {
+                *remaining -= 1;
                 return Some(message);
             }
             (Poll::Pending, None) => return None,
             (Poll::Ready(None), _) => {}
-            (Poll::Ready(Some(Err(problem))), _) => self.end = Some(status::status(&status::unread(&problem))),
-            (_, Some(_)) => self.end = Some(status::leaving()),
+            (Poll::Ready(Some(Err(problem))), _) => {
+                self.final_status = Some(refusal_status(&status::decode_refusal(&problem)));
+            }
+            (_, Some(_)) => self.final_status = Some(status::shutting_down_status()),
         }
         self.messages = None;
         None
     }
 
-    fn vote(&self, message: &[u8]) -> Result<VoteRequest, Refusal> {
+    fn parse_vote(&self, message: &[u8]) -> Result<VoteRequest, Refusal> {
         if message.len() > MAX_VOTE_BYTES {
-            return Err(service::too_large());
+            return Err(vote_too_large());
         }
-        Ok(VoteRequest { traceparent: self.traceparent.clone(), ..message::read(message)? })
+        Ok(VoteRequest { traceparent: self.traceparent.clone(), ..message::parse(message)? })
     }
 }
 
@@ -90,19 +106,19 @@ impl Stream for Outcomes {
     type Item = Result<CastVotesResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.read(context);
-        Poll::Ready(match ready!(self.line.poll_next(context)) {
-            Some(outcome) => Some(Ok(response(outcome))),
+        self.cast_arrived(context);
+        Poll::Ready(match ready!(self.pipeline.poll_next(context)) {
+            Some(outcome) => Some(Ok(to_message(outcome))),
             None if self.messages.is_some() => return Poll::Pending,
-            None => self.end.take().map(Err),
+            None => self.final_status.take().map(Err),
         })
     }
 }
 
-fn response(outcome: Outcome) -> CastVotesResponse {
+fn to_message(outcome: Outcome) -> CastVotesResponse {
     let outcome = match outcome {
         Ok(accepted) => cast_votes_response::Outcome::Receipt(status::receipt(&accepted)),
-        Err(refusal) => cast_votes_response::Outcome::Error(status::error(refusal)),
+        Err(refusal) => cast_votes_response::Outcome::Error(status::vote_error(refusal)),
     };
     CastVotesResponse { outcome: Some(outcome) }
 }

@@ -1,7 +1,7 @@
-"""What `flood` and `compare` share: pods beside the release that vote through its entry, are followed to their end, and leave files.
+"""The common code of `flood` and `compare`. It creates pods that vote through the entry, follows them until they end, and fetches their files.
 
-Each pod has two containers: one that works and ends, and `files`, with the same volume, that goes on until the pod is deleted. A
-container that has ended can't be asked for its files, and a log loses its beginning when it grows.
+Each pod has two containers with the same volume: a worker, which votes and ends, and `files`, which runs until the pod is deleted. Files can't be
+fetched from a container that has ended. The log of a container can't replace the files, because Kubernetes removes its beginning when it grows.
 """
 
 import argparse
@@ -24,41 +24,41 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 sys.path.insert(0, str(ROOT / "dev"))
 
-from processes import Failure, run, say, wait_until  # noqa: E402
+from processes import Failure, print_progress, run, wait_until  # noqa: E402
 
 NAMESPACE = "locust"
 KUBECTL = shlex.split(os.environ.get("KUBECTL", "kubectl"))
 
-# Seconds in which pods have to be scheduled, their images pulled and their containers started.
-STARTING = 300
-# Seconds between two looks at pods.
-LOOK_EVERY = 0.5
-# How a container waits that will not start by waiting longer.
-HOPELESS = {"ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
+# Seconds in which all pods must start, including scheduling and pulling of images.
+START_TIMEOUT = 300
+# Seconds between two queries of a pod.
+POLL_INTERVAL = 0.5
+# If a container waits for one of these reasons, it will not start.
+FATAL_REASONS = {"ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
 
 
 def kubectl(*arguments, **options):
-    """What kubectl says, of our namespace."""
+    """Runs kubectl in our namespace and returns its output."""
     return run([*KUBECTL, f"--namespace={NAMESPACE}", *arguments], **options)
 
 
 # ---- Options ----
 
 def address(text):
-    """IP[:PORT], as both."""
+    """Parses IP[:PORT] into an address and a port or None."""
     try:
         parts = urlsplit(f"//{text}")
         if parts.netloc.endswith(":"):
             raise ValueError("no port")
         return str(ipaddress.ip_address(parts.hostname or "")), parts.port
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not like 192.0.2.1:30080 or [2001:db8::1]:80") from None
+        raise argparse.ArgumentTypeError(f"{text} is not an address like 192.0.2.1:30080 or [2001:db8::1]:80") from None
 
 
 def host(text):
-    """HOST[:PORT] of plain HTTP."""
+    """Checks that the text is HOST[:PORT], for HTTP without TLS."""
     if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} is not like votes.example.org or votes.example.org:8080; other than plain HTTP is not spoken")
+        raise argparse.ArgumentTypeError(f"{text} is not a host like votes.example.org or votes.example.org:8080; only plain HTTP is supported")
     return text
 
 
@@ -68,34 +68,34 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(description, examples):
-    made = Parser(description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--address", type=address, metavar="IP[:PORT]", help="the entry's, for hosts that are not in DNS")
-    made.add_argument("--votes-host", type=host, default="votes.ovation.test", metavar="HOST", help="host of the REST door (default: %(default)s)")
-    made.add_argument("--grpc-host", type=host, default="grpc.ovation.test", metavar="HOST", help="host of the gRPC door (default: %(default)s)")
-    made.add_argument("--image", help="the image, from where the cluster pulls it")
-    made.add_argument("--keep", action="store_true", help="leave the pods, to be looked at")
-    made.add_argument("--write", type=Path, metavar="DIR", help="write the manifests to a new folder for `kubectl apply -k`, and do nothing else")
-    return made
+    options = Parser(description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--address", type=address, metavar="IP[:PORT]", help="the entry's address, for hosts that are not in DNS")
+    options.add_argument("--votes-host", type=host, default="votes.ovation.test", metavar="HOST", help="host of the REST producer (default: %(default)s)")
+    options.add_argument("--grpc-host", type=host, default="grpc.ovation.test", metavar="HOST", help="host of the gRPC producer (default: %(default)s)")
+    options.add_argument("--image", help="the image, by the name under which the cluster pulls it")
+    options.add_argument("--keep", action="store_true", help="keep the pods")
+    options.add_argument("--write", type=Path, metavar="DIR", help="write the manifests to a new folder for `kubectl apply -k`, and exit")
+    return options
 
 
 class Entry:
-    """Where votes go in."""
+    """The addresses to which votes are sent."""
 
     def __init__(self, options):
         self.aliases, port = [], None
         if options.address:
             ip, port = options.address
             if ":" in options.votes_host + options.grpc_host:
-                raise Failure("with --address its port is the hosts': give them without one")
+                raise Failure("with --address, give the hosts without a port: that of the address applies")
             self.aliases = [{"ip": ip, "hostnames": [options.votes_host, options.grpc_host]}]
-        behind = f":{port}" if port else ""
-        self.votes, self.grpc = options.votes_host + behind, options.grpc_host + behind
+        suffix = f":{port}" if port else ""
+        self.votes, self.grpc = options.votes_host + suffix, options.grpc_host + suffix
 
 
 # ---- Manifests ----
 
 def image_named(name, text):
-    """What a kustomization says to use the image REPOSITORY[:TAG][@DIGEST] instead of the named one."""
+    """Returns the entry of a kustomization that replaces the named image by REPOSITORY[:TAG][@DIGEST]."""
     repository, _, digest = text.partition("@")
     folder, slash, last = repository.rpartition("/")
     last, _, tag = last.partition(":")
@@ -103,13 +103,13 @@ def image_named(name, text):
 
 
 def change(kind, name, to):
-    """A patch: what is to be merged into an object, or a list of JSON patch operations."""
+    """Returns a patch of an object. `to` is a dictionary that is merged into the object, or a list of JSON patch operations."""
     patch = {"apiVersion": "batch/v1" if kind == "Job" else "v1", "kind": kind, "metadata": {"name": name}, **to} if isinstance(to, dict) else to
     return {"target": {"kind": kind, "name": name}, "patch": json.dumps(patch)}
 
 
 def write(folder, files, patches, images):
-    """Lays out a kustomization of our manifests."""
+    """Writes a kustomization of our manifests to a folder."""
     for file in files:
         shutil.copy(FOLDER / file, folder)
     kustomization = {
@@ -119,19 +119,19 @@ def write(folder, files, patches, images):
 
 
 def write_alone(options, *parts):
-    """What --write asks for."""
+    """Writes the manifests to a new folder: the option --write."""
     try:
         options.write.mkdir(parents=True)
     except FileExistsError:
-        raise Failure(f"{options.write} is there already") from None
+        raise Failure(f"{options.write} exists already") from None
     write(options.write, *parts)
-    say(f"the manifests are in {options.write}: kubectl apply -k {options.write}")
+    print_progress(f"the manifests are in {options.write}: kubectl apply -k {options.write}")
 
 
 # ---- Runs ----
 
 class Run:
-    """Pods of jobs from our manifests, removed at the end. `worker` is the container that works."""
+    """The jobs of our manifests and their pods, which are removed at the end. `worker` is the name of the container that works."""
 
     def __init__(self, jobs, worker, keep, *parts):
         self.jobs, self.worker, self.keep = jobs, worker, keep
@@ -140,14 +140,14 @@ class Run:
             self.manifests = run([*KUBECTL, "kustomize", folder])
 
     def __enter__(self):
-        there = kubectl("get", "jobs", "--ignore-not-found", "--output=name", *self.jobs).split()
-        if there:
-            raise Failure(f"{', '.join(there)} is in the cluster already; end it with: kubectl delete namespace {NAMESPACE}")
+        existing = kubectl("get", "jobs", "--ignore-not-found", "--output=name", *self.jobs).split()
+        if existing:
+            raise Failure(f"{', '.join(existing)} exists in the cluster already; remove it with: kubectl delete namespace {NAMESPACE}")
         self.is_namespace_ours = not run([*KUBECTL, "get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"])
-        # So that what was made is removed, too.
+        # Exit through `__exit__`, which removes what was created.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
-            kubectl("apply", "--filename=-", input=self.manifests, fails="the cluster does not take the manifests")
+            kubectl("apply", "--filename=-", input=self.manifests, fails="the cluster refuses the manifests")
         except BaseException:
             self.remove()
             raise
@@ -155,7 +155,7 @@ class Run:
 
     def __exit__(self, *_):
         if self.keep:
-            say(f"kept; remove it with: kubectl delete namespace {NAMESPACE}")
+            print_progress(f"the pods are kept; remove them with: kubectl delete namespace {NAMESPACE}")
         else:
             self.remove()
 
@@ -166,7 +166,7 @@ class Run:
             kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
     def pods(self):
-        """The pods by their names, in the order of the jobs and their numbers."""
+        """Returns the pods by name, in the order of the jobs, and by index within a job."""
         found = {}
         for job in self.jobs:
             items = json.loads(kubectl("get", "pods", f"--selector=job-name={job}", "--output=json"))["items"]
@@ -174,7 +174,7 @@ class Run:
         return found
 
     def start(self, count):
-        """Waits until so many pods have started; their names."""
+        """Waits until `count` pods have started, and returns their names."""
 
         def states(pod):
             return [one["state"] for one in pod["status"].get("containerStatuses", [])]
@@ -183,49 +183,49 @@ class Run:
             self.seen = self.pods()
             for name, pod in self.seen.items():
                 for state in states(pod):
-                    if state.get("waiting", {}).get("reason") in HOPELESS:
+                    if state.get("waiting", {}).get("reason") in FATAL_REASONS:
                         raise Failure(f"pod {name} can't start: {state['waiting']['reason']}: {state['waiting'].get('message', '')}")
             started = [pod for pod in self.seen.values() if states(pod) and all(not {"running", "terminated"}.isdisjoint(state) for state in states(pod))]
             return len(started) == len(self.seen) == count
 
-        if not wait_until(have_started, STARTING, every=LOOK_EVERY):
+        if not wait_until(have_started, START_TIMEOUT, interval=POLL_INTERVAL):
             reasons = [
                 f"{name}: {one['message']}" for name, pod in self.seen.items()
                 for one in pod["status"].get("conditions", []) if one["status"] != "True" and one.get("message")
             ]
-            said = "\n".join(reasons) or f"see kubectl --namespace={NAMESPACE} get events"
-            raise Failure(f"of {count} pods {len(self.seen)} were made, and not all have started in {STARTING} s:\n{said}")
+            output = "\n".join(reasons) or f"see kubectl --namespace={NAMESPACE} get events"
+            raise Failure(f"not all of {count} pods started within {START_TIMEOUT} s; {len(self.seen)} were created:\n{output}")
         return list(self.seen)
 
     def follow(self, pod):
-        """Prints what a pod's work says until it has ended. Ctrl-C ends it early, and once more leaves it at once."""
-        since, told = [], False
+        """Prints the log of a pod's worker until the worker has ended. Ctrl-C interrupts the worker; a second Ctrl-C ends this command at once."""
+        since, is_interrupted = [], False
         while not self.outcome(pod):
             try:
                 subprocess.run([*KUBECTL, f"--namespace={NAMESPACE}", "logs", "--follow", f"--container={self.worker}", *since, pod], stdin=subprocess.DEVNULL)
-                # The work has ended, or the connection has.
-                wait_until(lambda: self.outcome(pod), 5, every=LOOK_EVERY)
+                # Either the worker has ended or the connection was lost.
+                wait_until(lambda: self.outcome(pod), 5, interval=POLL_INTERVAL)
             except KeyboardInterrupt:
-                if told:
+                if is_interrupted:
                     raise
-                told = True
-                say("ending early; once more to leave at once")
+                is_interrupted = True
+                print_progress("ending early; press Ctrl-C again to exit at once")
                 with contextlib.suppress(Failure):
                     kubectl("exec", pod, f"--container={self.worker}", "--", "sh", "-c", "kill -INT 1")
             since = [f"--since-time={datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"]
 
     def outcome(self, pod):
-        """How a pod's work has ended, like {"exitCode": 1, "reason": "Error"}; None if it has not."""
+        """Returns the termination state of a pod's worker, like {"exitCode": 1, "reason": "Error"}, or None while it runs."""
         status = json.loads(kubectl("get", "pod", pod, "--output=json"))["status"]
         return next((one["state"].get("terminated") for one in status.get("containerStatuses", []) if one["name"] == self.worker), None)
 
     def files(self, pod):
-        """The files that a pod has left, by name, with their sizes."""
-        said = kubectl("exec", pod, "--container=files", "--", "find", "/files", "-type", "f", "-printf", "%s %P\\n")
-        return {name: int(size) for size, name in (line.split(" ", 1) for line in said.splitlines())}
+        """Returns the files of a pod: name -> size in bytes."""
+        output = kubectl("exec", pod, "--container=files", "--", "find", "/files", "-type", "f", "-printf", "%s %P\\n")
+        return {name: int(size) for size, name in (line.split(" ", 1) for line in output.splitlines())}
 
     def fetch(self, pod, name, size, into):
-        """A file that a pod has left. What comes through the API server may end too early without an error."""
+        """Fetches a file of a pod, with up to three tries, because a stream through the API server may end early without an error."""
         command = [*KUBECTL, f"--namespace={NAMESPACE}", "exec", pod, "--container=files", "--", "cat", f"/files/{name}"]
         into.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
@@ -233,11 +233,11 @@ class Run:
                 code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file).returncode
             if code == 0 and into.stat().st_size == size:
                 return
-        raise Failure(f"{name} of pod {pod} can't be fetched whole: {into.stat().st_size} of {size} bytes came")
+        raise Failure(f"{name} of pod {pod} can't be fetched completely: {into.stat().st_size} of {size} bytes arrived")
 
 
 def main(command):
-    """Runs a command: its exit code, or 1 with a sentence."""
+    """Runs a command and exits with its exit code, or with 1 and a message after a Failure."""
     try:
         sys.exit(command())
     except Failure as failure:

@@ -1,10 +1,9 @@
-//! The wire: messages and services of package `ovation.v1`, generated from `proto/ovation/v1/*.proto`.
+//! The messages of the package `ovation.v1`, which are generated from `proto/ovation/v1/*.proto`: the messages of the
+//! public services, and the record of the vote log. Reflection does not show this record. The services are in the crate
+//! `proto-grpc`.
 
-/// Package `ovation.v1`.
+/// The package `ovation.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic)]
 pub mod v1 {
-    tonic::include_proto!("ovation.v1");
+    include!(concat!(env!("OUT_DIR"), "/ovation.v1.rs"));
 }
-
-/// The file descriptors of all messages and services, encoded, for gRPC reflection.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ovation.bin"));

@@ -1,109 +1,115 @@
-//! Reads bodies, with bounds on their size and on the time they take.
+//! Reads the bodies of requests, with limits on their size and on the time until they have arrived.
 
 use std::time::Duration;
 
 use service::http::RequestBody;
 use tokio::time::{Instant, timeout, timeout_at};
-use votes::{MAX_BATCH_VOTES, MAX_VOTE_BYTES, Reason, Refusal};
+use votes::{MAX_BATCH_VOTES, MAX_VOTE_BYTES, Reason, Refusal, VOTE_BODY_TIMEOUT, vote_too_large};
 
-/// How long a body may take.
+/// How long a body may take to arrive.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For a single vote, and for the next bytes of a batch.
+pub struct BodyTimeouts {
+    /// The timeout for the body of a single vote, and for the next bytes of a batch.
     pub vote: Duration,
-    /// For a whole batch.
+    /// The timeout for a whole batch.
     pub batch: Duration,
 }
 
-impl Default for Patience {
+impl Default for BodyTimeouts {
     fn default() -> Self {
-        Self { vote: Duration::from_secs(5), batch: Duration::from_mins(1) }
+        Self { vote: VOTE_BODY_TIMEOUT, batch: Duration::from_mins(1) }
     }
 }
 
-/// How much of a refused body is still read. A client that is writing its body reads the answer only afterwards, and a
-/// connection that is closed before would be reset, answer and all.
-const DRAIN_BYTES: usize = 1024 * 1024;
+/// The maximum number of bytes of a refused body that are still read. Many clients read the response only after they
+/// have sent the body. If the server closed the connection earlier, such a client would not receive the response.
+const MAX_DRAINED_BYTES: usize = 1024 * 1024;
 
-/// The most bytes of a batch: its votes at their largest, and far more white space between them than anyone needs.
+/// The maximum size of a batch, in bytes: the maximum number of votes of the maximum size, and 1 KiB of white space for
+/// each vote.
 const MAX_BATCH_BYTES: usize = MAX_BATCH_VOTES * (MAX_VOTE_BYTES + 1024);
 
-/// A request's body as it arrives.
+/// The body of a request while it arrives.
 pub(crate) struct Body {
-    arriving: RequestBody,
-    patience: Patience,
+    source: RequestBody,
+    timeouts: BodyTimeouts,
     deadline: Instant,
-    read: usize,
+    /// The number of bytes of a batch that were read.
+    bytes_read: usize,
 }
 
 impl Body {
-    /// A body that is about to arrive.
-    pub(crate) fn new(arriving: RequestBody, patience: Patience) -> Self {
-        Self { arriving, patience, deadline: Instant::now() + patience.batch, read: 0 }
+    /// Wraps a body. The timeout of a batch starts now.
+    pub(crate) fn new(source: RequestBody, timeouts: BodyTimeouts) -> Self {
+        Self { source, timeouts, deadline: Instant::now() + timeouts.batch, bytes_read: 0 }
     }
 
-    /// The whole body, of one vote.
+    /// Reads the whole body as one vote.
     ///
     /// # Errors
-    /// [`Reason::TooLarge`], [`Reason::SlowBody`], or [`Reason::MalformedBody`] if it breaks off.
+    /// - [`Reason::TooLarge`] if the body is too large.
+    /// - [`Reason::SlowBody`] after the timeout.
+    /// - [`Reason::MalformedBody`] if the body is incomplete.
     pub(crate) async fn vote(&mut self) -> Result<Vec<u8>, Refusal> {
         let mut vote = Vec::new();
         let read = async {
-            while let Some(bytes) = self.arriving.chunk().await.transpose().map_err(broken_off)? {
+            while let Some(bytes) = self.source.chunk().await.transpose().map_err(incomplete)? {
                 if vote.len() + bytes.len() > MAX_VOTE_BYTES {
-                    return Err(Refusal::new(Reason::TooLarge, format!("a vote has at most {MAX_VOTE_BYTES} bytes")));
+                    return Err(vote_too_large());
                 }
                 vote.extend_from_slice(&bytes);
             }
             Ok(())
         };
-        timeout(self.patience.vote, read).await.unwrap_or_else(|_| Err(slow(self.patience.vote)))?;
+        timeout(self.timeouts.vote, read).await.unwrap_or_else(|_| Err(too_slow("the body", self.timeouts.vote)))?;
         Ok(vote)
     }
 
-    /// Appends the next bytes of a batch; `false` at its end. Nothing is lost if the future is dropped.
+    /// Appends the next bytes of the body to `batch`. Returns `false` at the end of the body. `waiting_since` is the
+    /// time at which the caller began to wait for these bytes. You may drop the future: no bytes are lost.
     ///
     /// # Errors
-    /// As [`vote`](Self::vote).
-    pub(crate) async fn chunk(&mut self, batch: &mut Vec<u8>, silent_since: Instant) -> Result<bool, Refusal> {
-        let deadline = self.deadline.min(silent_since + self.patience.vote);
-        match timeout_at(deadline, self.arriving.chunk()).await {
+    /// The same as [`vote`](Self::vote).
+    pub(crate) async fn chunk(&mut self, batch: &mut Vec<u8>, waiting_since: Instant) -> Result<bool, Refusal> {
+        let deadline = self.deadline.min(waiting_since + self.timeouts.vote);
+        match timeout_at(deadline, self.source.chunk()).await {
             Ok(None) => Ok(false),
             Ok(Some(bytes)) => {
-                let bytes = bytes.map_err(broken_off)?;
-                self.read += bytes.len();
-                if self.read > MAX_BATCH_BYTES {
+                let bytes = bytes.map_err(incomplete)?;
+                self.bytes_read += bytes.len();
+                if self.bytes_read > MAX_BATCH_BYTES {
                     return Err(Refusal::new(Reason::TooLarge, format!("a batch has at most {MAX_BATCH_BYTES} bytes")));
                 }
                 batch.extend_from_slice(&bytes);
                 Ok(true)
             }
-            Err(_) if deadline == self.deadline => Err(slow(self.patience.batch)),
-            Err(_) => Err(slow(self.patience.vote)),
+            Err(_) if deadline == self.deadline => Err(too_slow("the body", self.timeouts.batch)),
+            Err(_) => Err(too_slow("the next part of the body", self.timeouts.vote)),
         }
     }
 
-    /// Reads and forgets the rest of a refused body, within bounds, so that the client gets to read its answer.
+    /// Reads and discards the rest of a refused body, so that the client receives the response. Does nothing if the
+    /// body was too slow. Otherwise reads up to [`MAX_DRAINED_BYTES`], for at most the timeout of a vote.
     pub(crate) async fn drain(mut self, refusal: &Refusal) {
         if refusal.reason == Reason::SlowBody {
             return;
         }
-        let mut left = DRAIN_BYTES;
+        let mut remaining = MAX_DRAINED_BYTES;
         let read = async {
-            while left > 0
-                && let Some(Ok(bytes)) = self.arriving.chunk().await
+            while remaining > 0
+                && let Some(Ok(bytes)) = self.source.chunk().await
             {
-                left = left.saturating_sub(bytes.len());
+                remaining = remaining.saturating_sub(bytes.len());
             }
         };
-        let _ = timeout(self.patience.vote, read).await;
+        let _ = timeout(self.timeouts.vote, read).await;
     }
 }
 
-fn slow(patience: Duration) -> Refusal {
-    Refusal::new(Reason::SlowBody, format!("the body did not come within {patience:?}"))
+fn too_slow(what: &str, timeout: Duration) -> Refusal {
+    Refusal::new(Reason::SlowBody, format!("{what} did not arrive within {timeout:?}"))
 }
 
-fn broken_off(error: impl std::fmt::Display) -> Refusal {
-    Refusal::new(Reason::MalformedBody, format!("the body broke off: {error}"))
+fn incomplete(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Reason::MalformedBody, format!("the body is incomplete: {error}"))
 }

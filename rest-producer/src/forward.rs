@@ -1,10 +1,13 @@
-//! Passing votes on to the gRPC producer, so that the same HTTP request goes to the log through either door.
+//! Forwards votes to the gRPC producer. With it, a client can use REST although only gRPC producers write to the log.
 //!
-//! Each lane is one `CastVotes` stream on a connection of its own. Lanes take votes from one queue, and outcomes come in the
-//! order of the votes. A vote whose stream ended before it was answered goes first on the next one, by the same `vote_id`:
-//! whether or not the log has it already, it counts once. So clients notice nothing of a gRPC producer that is replaced.
+//! The forwarder has several `CastVotes` streams, each on a connection of its own. All streams take votes from one
+//! queue. On each stream, the outcomes arrive in the order of the votes. If a stream fails, its votes without an
+//! outcome return to the head of the queue, and the next free stream sends them again with the same `vote_id`. Such a
+//! vote counts once, even if it was already on the log. A vote whose deadline has passed is refused instead. So if a
+//! gRPC producer is replaced within the deadline, clients do not notice it.
 //!
-//! What is traced goes on a stream of its own, since a trace is told by the stream's metadata.
+//! A traced vote is different: it is sent on a stream of its own, because the trace is in the metadata of the stream.
+//! If this stream fails, the vote is not sent again. It is refused at once, and the client can cast it again.
 
 use std::{
     collections::VecDeque,
@@ -16,255 +19,258 @@ use std::{
     time::Duration,
 };
 
-use proto::v1::{
-    CastVoteRequest, CastVoteResponse, CastVotesResponse, VoteError, cast_votes_response,
-    vote_service_client::VoteServiceClient,
-};
-use service::{Health, config::GrpcEndpoint, health::Weight};
+use client::{Closed, VoteStream, endpoint, error::root_cause};
+use proto::v1::{CastVoteRequest, CastVoteResponse, CastVotesResponse, VoteError, cast_votes_response};
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
+use service::{Health, config::GrpcEndpoint, health::Criticality};
 use tokio::{
     select,
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::StreamExt;
 use tonic::{
     Request, Status,
     transport::{Channel, Endpoint},
 };
 use votes::{
-    Accepted, AnswerSender, Casting, Facts, Forward, Offset, Partition, Place, PublishError, Reason, Receipt, Refusal,
-    UnixMillis, VoteId, VoteRequest, unpublished,
+    Accepted, Forward, HealthDetails, LogPosition, Offset, Partition, PendingReceipt, PublishError, Reason, Receipt,
+    ReceiptSender, Refusal, UnixMillis, VoteId, VoteRequest, publish_refusal,
 };
 
-/// Streams at a time. A Service balances connections, not calls: with several, more than one of its pods has work.
-const LANES: usize = 4;
+/// The number of streams. A Kubernetes Service distributes connections, not calls. So several connections are needed if
+/// several pods are to receive votes.
+const STREAMS: usize = 4;
 
-/// How long a lane keeps its connection, so that pods that were added get their share.
-const LANE_LIFE: Duration = Duration::from_mins(1);
+/// How long a stream and its connection are used. A new connection may be to a pod that was added meanwhile.
+const STREAM_LIFETIME: Duration = Duration::from_mins(1);
 
-/// Votes of one lane between being sent and being answered; the gRPC door takes no more of a stream.
-const LANE_VOTES: usize = 2_000;
+/// The maximum number of votes without an outcome on one stream. The gRPC producer has the same limit.
+const MAX_STREAM_VOTES: usize = 2_000;
 
-/// How long a stream may take to answer a vote: the gRPC door answers within two seconds, whatever the log does.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(2_500);
+/// The longest time from sending a vote on a stream to its outcome. After that, the stream counts as failed. The gRPC
+/// producer sends each outcome within two seconds, also if the log does not respond.
+const RECEIPT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// How long a vote waits for its answer, over all streams that it is sent on.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time after which a vote without an outcome is refused instead of sent again. For votes without a trace, this is
+/// checked only when a stream fails. So such a vote may wait longer, for example for its outcome on the last stream.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// The longest time that connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a lane waits after a failure: the gRPC producer may be starting.
-const TRY_AGAIN: Duration = Duration::from_millis(200);
+/// The pause after a stream failed, before the next stream is opened. The gRPC producer may be starting.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The way to the gRPC producer, shared by its lanes.
+/// Forwards votes to the gRPC producer over several streams.
 pub struct Forwarder {
-    client: Endpoint,
+    endpoint: Endpoint,
     url: String,
-    /// Votes without an answer, in the queue and on their way: as many more as there are permits.
-    room: Arc<Semaphore>,
-    waiting: Mutex<VecDeque<Waiting>>,
-    came: Notify,
-    open_lanes: AtomicUsize,
-    /// Why the last lane ended or could not begin.
-    problem: Mutex<String>,
+    /// Has one permit for each vote that may still be added to the queue. A vote holds its permit until its outcome.
+    permits: Arc<Semaphore>,
+    queue: Mutex<VecDeque<QueuedVote>>,
+    /// Notified when the queue has a vote for a stream.
+    added: Notify,
+    open_streams: AtomicUsize,
+    /// The reason for the most recent failure of a stream.
+    last_error: Mutex<String>,
 }
 
-/// A vote that has no answer yet.
-struct Waiting {
+/// A vote that has no outcome yet. It is in the queue or on a stream.
+struct QueuedVote {
     message: CastVoteRequest,
     traceparent: Option<String>,
     vote_id: VoteId,
-    give_up: Instant,
-    answer: AnswerSender,
-    _room: OwnedSemaphorePermit,
-}
-
-/// A vote on a stream.
-struct Sent {
-    vote: Waiting,
-    at: Instant,
+    deadline: Instant,
+    sender: ReceiptSender,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Forwarder {
-    /// Opens the lanes, and goes on opening them; `/health` shows whether there are any. At most `bound` votes wait for an
-    /// answer.
+    /// Starts a task for each stream, which opens the stream again whenever it ends. Adds a health check that fails
+    /// while no stream is open. At most `max_votes` votes can wait for their outcome.
     ///
     /// # Errors
-    /// If tonic can't read the URL.
+    /// If the URL is invalid for tonic.
     ///
     /// # Panics
-    /// Outside of a runtime.
-    pub fn start(to: &GrpcEndpoint, bound: usize, health: &Health) -> Result<Arc<Self>, tonic::transport::Error> {
-        let client = Endpoint::from_shared(to.as_str().to_owned())?
-            .connect_timeout(CONNECT_PATIENCE)
+    /// If this is called outside of a Tokio runtime.
+    pub fn start(to: &GrpcEndpoint, max_votes: usize, health: &Health) -> Result<Arc<Self>, tonic::transport::Error> {
+        let endpoint = endpoint(Endpoint::from_shared(to.as_str().to_owned())?)
+            .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
-            // A producer that is gone without a word is noticed.
+            // These detect a gRPC producer that disappeared without closing the connection.
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(3))
-            .keep_alive_while_idle(true)
-            // The receipts of a whole lane fit, so that the producer never waits for us to read.
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(1 << 20);
+            .keep_alive_while_idle(true);
         let forwarder = Arc::new(Self {
-            client,
+            endpoint,
             url: to.as_str().to_owned(),
-            room: Arc::new(Semaphore::new(bound)),
-            waiting: Mutex::default(),
-            came: Notify::new(),
-            open_lanes: AtomicUsize::new(0),
-            problem: Mutex::new("not reached yet".to_owned()),
+            permits: Arc::new(Semaphore::new(max_votes)),
+            queue: Mutex::default(),
+            added: Notify::new(),
+            open_streams: AtomicUsize::new(0),
+            last_error: Mutex::new("not connected yet".to_owned()),
         });
-        for number in 0..LANES {
-            tokio::spawn(Arc::clone(&forwarder).keep_lane(number));
+        for number in 0..STREAMS {
+            tokio::spawn(Arc::clone(&forwarder).run_streams(number));
         }
-        let watched = Arc::downgrade(&forwarder);
-        health.check("grpc producer", Weight::Vital, move || {
-            let state = watched.upgrade().ok_or_else(|| "closed".to_owned()).and_then(|forwarder| forwarder.state());
-            async move { state }
+        // Weak, so that the health check does not keep the forwarder alive.
+        let weak = Arc::downgrade(&forwarder);
+        health.add_check("grpc producer", Criticality::Required, move || {
+            let result = weak.upgrade().ok_or_else(|| "closed".to_owned()).and_then(|forwarder| forwarder.health());
+            async move { result }
         });
         Ok(forwarder)
     }
 
-    fn state(&self) -> Result<Facts, String> {
-        if self.open_lanes.load(Ordering::Relaxed) > 0 {
-            return Ok(Facts::default());
+    fn health(&self) -> Result<HealthDetails, String> {
+        if self.open_streams.load(Ordering::Relaxed) > 0 {
+            return Ok(HealthDetails::default());
         }
-        Err(self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Err(self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, VecDeque<QueuedVote>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The vote that waits longest, once there is one.
-    async fn next(&self) -> Waiting {
+    /// Removes the oldest vote from the queue, and returns it. Waits while the queue is empty.
+    async fn take_next(&self) -> QueuedVote {
         loop {
-            let came = self.came.notified();
+            let added = self.added.notified();
             let (vote, has_more) = {
-                let mut waiting = self.waiting();
-                (waiting.pop_front(), !waiting.is_empty())
+                let mut queue = self.queue();
+                (queue.pop_front(), !queue.is_empty())
             };
             match vote {
-                // Each note wakes one lane, and a lane that stopped listening may have had it.
+                // `Notify` stores only one notification, even if several votes were added. So the stream that takes a
+                // vote wakes another stream for the next vote.
                 Some(vote) => {
                     if has_more {
-                        self.came.notify_one();
+                        self.added.notify_one();
                     }
                     return vote;
                 }
-                None => came.await,
+                None => added.await,
             }
         }
     }
 
-    /// Puts votes back that were not answered, oldest first. Those whose time is over, here and in the queue, fail.
-    fn put_back(&self, unanswered: VecDeque<Sent>, problem: &str) {
+    /// Returns the votes without an outcome to the head of the queue, oldest first. Then refuses every vote in the
+    /// queue whose deadline has passed, with `problem` as the reason.
+    fn requeue(&self, unanswered: Vec<QueuedVote>, problem: &str) {
         let now = Instant::now();
-        let mut waiting = self.waiting();
-        for sent in unanswered.into_iter().rev() {
-            waiting.push_front(sent.vote);
+        let mut queue = self.queue();
+        for vote in unanswered.into_iter().rev() {
+            queue.push_front(vote);
         }
-        let (over, left): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(|vote| vote.give_up <= now);
-        *waiting = left;
-        drop(waiting);
-        for vote in over {
-            vote.fail(problem);
+        let (expired, remaining): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(|vote| vote.deadline <= now);
+        *queue = remaining;
+        drop(queue);
+        for vote in expired {
+            vote.refuse(problem);
         }
-        self.came.notify_one();
+        self.added.notify_one();
     }
 
-    async fn keep_lane(self: Arc<Self>, number: usize) {
-        // The lanes' connections end one after the other.
-        let mut life = LANE_LIFE * u32::try_from(number + 1).unwrap_or(1) / u32::try_from(LANES).unwrap_or(1);
+    /// Runs one stream after another, until the process ends.
+    async fn run_streams(self: Arc<Self>, number: usize) {
+        // The first stream of each task has another lifetime, so that the streams are not all replaced at the same
+        // time.
+        let numerator = u32::try_from(number + 1).unwrap_or(1);
+        let mut lifetime = STREAM_LIFETIME * numerator / u32::try_from(STREAMS).unwrap_or(1);
         loop {
-            let mut unanswered = VecDeque::new();
-            let ended = self.run_lane(life, &mut unanswered).await;
-            life = LANE_LIFE;
+            let mut unanswered = Vec::new();
+            let ended = self.run_stream(lifetime, &mut unanswered).await;
+            lifetime = STREAM_LIFETIME;
             let Err(problem) = ended else { continue };
-            let problem = format!("the gRPC producer at {} can't be used: {problem}", self.url);
-            tracing::debug!(lane = number, problem, "a lane ended");
-            self.put_back(unanswered, &problem);
-            *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
-            sleep(TRY_AGAIN).await;
+            let problem = format!("the gRPC producer at {} is unavailable: {problem}", self.url);
+            tracing::debug!(stream = number, problem, "a stream failed");
+            self.requeue(unanswered, &problem);
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    /// One stream, until its life is over and every vote on it is answered.
+    /// Runs one stream: sends votes until the end of its lifetime, then waits until every vote has its outcome.
     ///
     /// # Errors
-    /// Why it ended before that.
-    async fn run_lane(&self, life: Duration, unanswered: &mut VecDeque<Sent>) -> Result<(), String> {
-        let channel = self.client.connect().await.map_err(|error| cause(&error))?;
-        let mut client = VoteServiceClient::new(channel);
-        // Never full: no more votes than that are unanswered.
-        let (messages, source) = mpsc::channel(LANE_VOTES);
-        let mut outcomes =
-            client.cast_votes(ReceiverStream::new(source)).await.map_err(|status| why(&status))?.into_inner();
-        let _open = Open::new(&self.open_lanes);
-        let mut messages = Some(messages);
-        let retire = sleep(life);
-        tokio::pin!(retire);
-        loop {
-            if messages.is_none() && unanswered.is_empty() {
-                return Ok(());
-            }
-            let has_room = unanswered.len() < LANE_VOTES;
-            let overdue = unanswered.front().map_or(Instant::now(), |oldest| oldest.at + ANSWER_PATIENCE);
+    /// The reason if the stream failed. Then the votes without an outcome have been added to `unanswered`.
+    async fn run_stream(&self, lifetime: Duration, unanswered: &mut Vec<QueuedVote>) -> Result<(), String> {
+        let channel = self.endpoint.connect().await.map_err(|error| root_cause(&error))?;
+        let client = VoteServiceClient::new(channel);
+        let opened = VoteStream::open(&client, MAX_STREAM_VOTES, RECEIPT_TIMEOUT).await;
+        let mut stream = opened.map_err(|status| call_error(&status))?;
+        let _open = OpenStreamGuard::new(&self.open_streams);
+        let ended = self.cast_votes(&client, &mut stream, lifetime).await;
+        unanswered.extend(stream.into_unanswered());
+        ended
+    }
+
+    async fn cast_votes(
+        &self,
+        client: &VoteServiceClient<Channel>,
+        stream: &mut VoteStream<QueuedVote>,
+        lifetime: Duration,
+    ) -> Result<(), String> {
+        let lifetime_end = sleep(lifetime);
+        tokio::pin!(lifetime_end);
+        while !stream.is_finished() {
+            let (has_room, is_finishing, overdue) = (stream.has_room(), stream.is_finishing(), stream.overdue_at());
             select! {
                 biased;
-                outcome = outcomes.next() => {
-                    let outcome = outcome.ok_or("it ended the stream")?.map_err(|status| why(&status))?;
-                    let sent = unanswered.pop_front().ok_or("it answered more votes than it was sent")?;
-                    sent.vote.answer(outcome);
+                answered = stream.next() => {
+                    let (vote, outcome) = answered.map_err(|closed| close_reason(&closed))?;
+                    vote.complete(outcome);
                 }
-                (vote, messages) = async { (self.next().await, messages.as_ref()) }, if has_room && messages.is_some() => {
+                vote = self.take_next(), if has_room => {
                     if vote.traceparent.is_some() {
-                        tokio::spawn(cast_alone(client.clone(), vote));
-                    } else if let Some(messages) = messages {
-                        // A stream that takes no more is broken: its outcomes end with the reason.
-                        let _ = messages.try_send(vote.message.clone());
-                        unanswered.push_back(Sent { vote, at: Instant::now() });
+                        tokio::spawn(cast_traced(client.clone(), vote));
+                    } else {
+                        stream.send(vote.message.clone(), vote, Instant::now());
                     }
                 }
-                () = sleep_until(overdue), if !unanswered.is_empty() => {
-                    return Err(format!("it did not answer within {ANSWER_PATIENCE:?}"));
+                () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                    return Err(format!("it did not answer within {RECEIPT_TIMEOUT:?}"));
                 }
-                () = &mut retire, if messages.is_some() => messages = None,
+                () = &mut lifetime_end, if !is_finishing => stream.finish(),
             }
         }
+        Ok(())
     }
 }
 
 impl Forward for Forwarder {
-    fn submit(&self, request: VoteRequest) -> Result<Casting, Refusal> {
+    fn submit(&self, request: VoteRequest) -> Result<PendingReceipt, Refusal> {
         let vote_id = request.resolve_vote_id()?;
-        let (answer, casting) = Casting::forwarded(vote_id);
+        let (sender, pending) = PendingReceipt::forwarded(vote_id);
         let traceparent = request.traceparent.clone();
-        let message = message(request, vote_id);
-        let room = Arc::clone(&self.room).try_acquire_owned();
-        let room = room.map_err(|_| unpublished(vote_id, PublishError::Full))?;
-        let give_up = Instant::now() + PATIENCE;
-        self.waiting().push_back(Waiting { message, traceparent, vote_id, give_up, answer, _room: room });
-        self.came.notify_one();
-        Ok(casting)
+        let message = to_message(request, vote_id);
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| publish_refusal(vote_id, PublishError::Full))?;
+        let deadline = Instant::now() + FORWARD_TIMEOUT;
+        self.queue().push_back(QueuedVote { message, traceparent, vote_id, deadline, sender, _permit: permit });
+        self.added.notify_one();
+        Ok(pending)
     }
 }
 
-impl Waiting {
-    /// Whoever asked may have gone: then nobody is told.
-    fn answer(self, outcome: CastVotesResponse) {
-        let _ = self.answer.send(read(outcome, self.vote_id));
+impl QueuedVote {
+    /// Sends the outcome to the request that waits for it. If the request has already ended, the outcome is dropped.
+    fn complete(self, outcome: CastVotesResponse) {
+        let _ = self.sender.send(to_outcome(outcome, self.vote_id));
     }
 
-    fn fail(self, problem: &str) {
+    /// Refuses the vote with [`Reason::LogUnavailable`].
+    fn refuse(self, problem: &str) {
         let error = PublishError::Unavailable(problem.to_owned());
-        let _ = self.answer.send(Err(unpublished(self.vote_id, error)));
+        let _ = self.sender.send(Err(publish_refusal(self.vote_id, error)));
     }
 }
 
-/// Casts a vote on a stream that is the trace's.
-async fn cast_alone(mut client: VoteServiceClient<Channel>, vote: Waiting) {
+/// Casts a traced vote on a stream of its own. If the stream fails, the vote is refused.
+async fn cast_traced(mut client: VoteServiceClient<Channel>, vote: QueuedVote) {
     let mut request = Request::new(tokio_stream::once(vote.message.clone()));
     if let Some(value) = vote.traceparent.as_deref().and_then(|text| text.parse().ok()) {
         request.metadata_mut().insert("traceparent", value);
@@ -273,81 +279,88 @@ async fn cast_alone(mut client: VoteServiceClient<Channel>, vote: Waiting) {
         let mut outcomes = client.cast_votes(request).await?.into_inner();
         outcomes.next().await.unwrap_or_else(|| Err(Status::unavailable("it ended the stream")))
     };
-    match tokio::time::timeout_at(vote.give_up, outcome).await {
-        Ok(Ok(outcome)) => vote.answer(outcome),
-        Ok(Err(status)) => vote.fail(&format!("the gRPC producer can't be used: {}", why(&status))),
-        Err(_) => vote.fail(&format!("the gRPC producer did not answer within {PATIENCE:?}")),
+    match tokio::time::timeout_at(vote.deadline, outcome).await {
+        Ok(Ok(outcome)) => vote.complete(outcome),
+        Ok(Err(status)) => vote.refuse(&format!("the gRPC producer is unavailable: {}", call_error(&status))),
+        Err(_) => vote.refuse(&format!("the gRPC producer did not answer within {FORWARD_TIMEOUT:?}")),
     }
 }
 
-/// The vote as it was asked for: the gRPC door judges it.
-fn message(request: VoteRequest, vote_id: VoteId) -> CastVoteRequest {
+/// Converts a request to a message. The request is not validated here: the gRPC producer does that.
+fn to_message(request: VoteRequest, vote_id: VoteId) -> CastVoteRequest {
     let VoteRequest { name, album, year, rank, contest, voter, vote_id: _, idempotency_key: _, traceparent: _ } =
         request;
-    // No year that is out of the message's range is a valid one.
+    // A year that does not fit into the message is replaced by another invalid year.
     let year = year.map(|year| i32::try_from(year).unwrap_or(i32::MAX));
     let vote_id = Some(vote_id.to_string());
     CastVoteRequest { name: name.unwrap_or_default(), album, year, rank, contest, voter, vote_id }
 }
 
-/// What the gRPC door said of the vote of this id.
-fn read(outcome: CastVotesResponse, vote_id: VoteId) -> Result<Accepted, Refusal> {
+/// Converts the outcome that the gRPC producer sent for the vote with this id. An outcome that is not valid becomes a
+/// refusal.
+fn to_outcome(outcome: CastVotesResponse, vote_id: VoteId) -> Result<Accepted, Refusal> {
     match outcome.outcome {
-        Some(cast_votes_response::Outcome::Receipt(receipt)) => accepted(&receipt, vote_id).ok_or_else(|| {
-            unpublished(vote_id, PublishError::Unavailable(format!("no receipt of this vote: {receipt:?}")))
+        Some(cast_votes_response::Outcome::Receipt(receipt)) => to_accepted(&receipt, vote_id).ok_or_else(|| {
+            publish_refusal(vote_id, PublishError::Unavailable(format!("the receipt is for another vote: {receipt:?}")))
         }),
-        Some(cast_votes_response::Outcome::Error(error)) => Err(refusal(error, vote_id)),
-        None => Err(unpublished(vote_id, PublishError::Unavailable("neither a receipt nor an error came".to_owned()))),
+        Some(cast_votes_response::Outcome::Error(error)) => Err(to_refusal(error, vote_id)),
+        None => Err(publish_refusal(
+            vote_id,
+            PublishError::Unavailable("the outcome has no receipt and no error".to_owned()),
+        )),
     }
 }
 
-fn accepted(receipt: &CastVoteResponse, vote_id: VoteId) -> Option<Accepted> {
-    let place = Place { partition: Partition(receipt.partition.try_into().ok()?), offset: Offset(receipt.offset) };
+/// Converts a receipt. Returns `None` if the receipt is invalid or is for another vote.
+fn to_accepted(receipt: &CastVoteResponse, vote_id: VoteId) -> Option<Accepted> {
+    let position =
+        LogPosition { partition: Partition(receipt.partition.try_into().ok()?), offset: Offset(receipt.offset) };
     let receipt_of = receipt.vote_id.parse().ok().map(VoteId);
     (receipt_of == Some(vote_id)).then_some(Accepted {
         vote_id,
         contest: receipt.contest.parse().ok()?,
-        receipt: Receipt { place, accepted_at: UnixMillis(receipt.accepted_at_ms) },
+        receipt: Receipt { position, accepted_at: UnixMillis(receipt.accepted_at_ms) },
     })
 }
 
-/// The refusal of the same rule. One that this version does not know is of the same kind by its code.
-fn refusal(error: VoteError, vote_id: VoteId) -> Refusal {
-    let like = || Reason::ALL.into_iter().find(|reason| reason.grpc_code() == error.code);
+/// Converts the error of a vote. If this version does not have its reason, the refusal has another reason with the same
+/// gRPC code.
+fn to_refusal(error: VoteError, vote_id: VoteId) -> Refusal {
+    let reason_of_code = || Reason::ALL.into_iter().find(|reason| reason.grpc_code() == error.code);
     Refusal {
-        reason: Reason::from_slug(&error.reason).or_else(like).unwrap_or(Reason::LogUnavailable),
+        reason: Reason::from_slug(&error.reason).or_else(reason_of_code).unwrap_or(Reason::LogUnavailable),
         field: Some(error.field).filter(|field| !field.is_empty()).map(Into::into),
         detail: error.message,
         vote_id: Some(vote_id),
     }
 }
 
-/// Counts a lane for as long as it is open.
-struct Open<'a>(&'a AtomicUsize);
+/// Counts a stream as open until this is dropped.
+struct OpenStreamGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Open<'a> {
-    fn new(lanes: &'a AtomicUsize) -> Self {
-        lanes.fetch_add(1, Ordering::Relaxed);
-        Self(lanes)
+impl<'a> OpenStreamGuard<'a> {
+    fn new(open_streams: &'a AtomicUsize) -> Self {
+        open_streams.fetch_add(1, Ordering::Relaxed);
+        Self(open_streams)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenStreamGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Why a call failed: the cause of a broken connection, or what the server said.
-fn why(status: &Status) -> String {
-    status.source().map_or_else(|| status.message().to_owned(), cause)
+/// Returns why a stream closed.
+fn close_reason(closed: &Closed) -> String {
+    match closed {
+        Closed::Status(status) => call_error(status),
+        Closed::Ended => "it ended the stream".to_owned(),
+        Closed::UnexpectedOutcome => "it sent more outcomes than it received votes".to_owned(),
+    }
 }
 
-/// The innermost error, which says what happened; those around it only say where.
-fn cause(error: &(dyn Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+/// Returns why a call failed: the cause of a broken connection, or the message of the server.
+fn call_error(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().to_owned(), root_cause)
 }

@@ -1,4 +1,4 @@
-//! What both routes take from a request's headers.
+//! The headers of the requests with votes, of one vote or of a batch.
 
 use rocket::{
     Request,
@@ -6,20 +6,20 @@ use rocket::{
     request::{FromRequest, Outcome},
 };
 use service::{
-    client::{FORWARDED_FOR, Network},
-    door::MeteredDoor,
+    client_ip::{FORWARDED_FOR, Network},
+    ingest::MeteredIngest,
 };
-use votes::{Reason, Refusal, VoteRequest};
+use votes::{Reason, Refusal, VoteMetadata, VoteRequest};
 
 use crate::split::Framing;
 
-/// The headers of a request that brings votes.
+/// The headers of a request with votes.
 pub(crate) struct VoteHeaders<'r> {
     content_type: Option<&'r str>,
     content_encoding: Option<&'r str>,
     idempotency_keys: Vec<&'r str>,
     traceparent: Option<&'r str>,
-    /// Where the request came from.
+    /// The network of the client, if it is known.
     pub(crate) network: Option<Network>,
 }
 
@@ -29,30 +29,36 @@ impl<'r> FromRequest<'r> for VoteHeaders<'r> {
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
         let headers = request.headers();
-        let door = request.rocket().state::<MeteredDoor>();
+        let ingest = request.rocket().state::<MeteredIngest>();
         Outcome::Success(Self {
             content_type: headers.get_one("Content-Type"),
             content_encoding: headers.get_one("Content-Encoding"),
-            idempotency_keys: headers.get("Idempotency-Key").collect(),
-            traceparent: headers.get_one("traceparent"),
-            network: door.and_then(|door| door.network(request.remote(), headers.get(FORWARDED_FOR))),
+            idempotency_keys: headers.get(VoteMetadata::IDEMPOTENCY_KEY).collect(),
+            traceparent: headers.get_one(VoteMetadata::TRACEPARENT),
+            network: ingest.and_then(|ingest| ingest.network(request.remote(), headers.get(FORWARDED_FOR))),
         })
     }
 }
 
 impl VoteHeaders<'_> {
-    /// Asks for a single vote's media type.
-    pub(crate) fn is_vote(&self) -> Result<(), Refusal> {
-        self.is_plain()?;
+    /// Checks that the body is JSON without a content encoding, as for a single vote.
+    ///
+    /// # Errors
+    /// [`Reason::UnsupportedMediaType`].
+    pub(crate) fn check_vote_type(&self) -> Result<(), Refusal> {
+        self.check_no_encoding()?;
         match self.media_type() {
             Some(MediaKind::Json) => Ok(()),
             _ => Err(self.unsupported("application/json")),
         }
     }
 
-    /// How the votes of a batch are framed, by its media type.
+    /// Returns the framing of a batch according to its media type.
+    ///
+    /// # Errors
+    /// [`Reason::UnsupportedMediaType`].
     pub(crate) fn framing(&self) -> Result<Framing, Refusal> {
-        self.is_plain()?;
+        self.check_no_encoding()?;
         match self.media_type() {
             Some(MediaKind::Json) => Ok(Framing::Array),
             Some(MediaKind::Lines) => Ok(Framing::Lines),
@@ -60,45 +66,43 @@ impl VoteHeaders<'_> {
         }
     }
 
-    /// Gives a vote what the headers say of it.
+    /// Adds the idempotency key and the trace of the headers to a vote.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidField`] if the idempotency key is invalid.
     pub(crate) fn complete(&self, request: VoteRequest) -> Result<VoteRequest, Refusal> {
-        let idempotency_key = match self.idempotency_keys[..] {
-            [] => None,
-            [key] => Some(key.to_owned()),
-            _ => return Err(Refusal::field("Idempotency-Key", "given twice")),
-        };
-        let traceparent = self.traceparent.map(str::to_owned);
-        Ok(VoteRequest { idempotency_key, traceparent, ..request })
+        let metadata = VoteMetadata::read(self.idempotency_keys.iter().copied().map(Some), self.traceparent)?;
+        Ok(request.with_metadata(metadata))
     }
 
-    /// The same for a vote of a batch, which has no key of its own in the headers.
-    pub(crate) fn complete_one_of_many(&self, request: VoteRequest) -> VoteRequest {
+    /// Adds the trace of the headers to a vote of a batch. A batch has no idempotency key, see
+    /// [`check_no_key`](Self::check_no_key).
+    pub(crate) fn complete_batch_vote(&self, request: VoteRequest) -> VoteRequest {
         VoteRequest { traceparent: self.traceparent.map(str::to_owned), ..request }
     }
 
-    /// One key can't stand for many votes.
-    pub(crate) fn has_no_key(&self) -> Result<(), Refusal> {
-        if self.idempotency_keys.is_empty() {
-            return Ok(());
-        }
-        let detail = "is for a single vote; in a batch each vote carries its own vote_id";
-        Err(Refusal::field("Idempotency-Key", detail))
+    /// Checks that there is no idempotency key, because one key can't identify many votes.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidField`].
+    pub(crate) fn check_no_key(&self) -> Result<(), Refusal> {
+        if self.idempotency_keys.is_empty() { Ok(()) } else { Err(VoteMetadata::key_with_many_votes("in a batch")) }
     }
 
-    fn is_plain(&self) -> Result<(), Refusal> {
+    fn check_no_encoding(&self) -> Result<(), Refusal> {
         match self.content_encoding.map(str::trim) {
             None => Ok(()),
             Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
             Some(encoding) => Err(Refusal::new(
                 Reason::UnsupportedMediaType,
-                format!("the content encoding {encoding:?} is not supported; send the body as it is"),
+                format!("the content encoding {encoding:?} is not supported; send the body without an encoding"),
             )),
         }
     }
 
     fn media_type(&self) -> Option<MediaKind> {
         let media: MediaType = self.content_type?.parse().ok()?;
-        // JSON is UTF-8 (RFC 8259, section 8.1); in another charset it would be misread.
+        // JSON is UTF-8 (RFC 8259, section 8.1). A body in another charset would be misread.
         let is_utf8 = media.params().all(|(name, value)| name != "charset" || value.eq_ignore_ascii_case("utf-8"));
         let is = |subtype: &str| is_utf8 && media.top() == "application" && media.sub() == subtype;
         match () {
@@ -111,7 +115,7 @@ impl VoteHeaders<'_> {
     fn unsupported(&self, supported: &str) -> Refusal {
         let detail = match self.content_type {
             Some(given) => format!("the content type {given:?} is not supported here; send {supported}"),
-            None => format!("there is no content type; send {supported}"),
+            None => format!("the content type is missing; send {supported}"),
         };
         Refusal::new(Reason::UnsupportedMediaType, detail)
     }

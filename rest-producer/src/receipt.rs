@@ -1,67 +1,46 @@
-//! What a client gets for its votes.
+//! Writes receipts as JSON.
 
 use std::io::Write;
 
-use serde::Serialize;
-use service::{door::Outcome, http::Problem};
-use utoipa::ToSchema;
+use service::{http::Problem, ingest::Outcome};
 use votes::{Accepted, UnixMillis};
 
-/// About the bytes of one receipt in JSON.
+/// The typical size of a receipt as JSON, in bytes.
 pub(crate) const TYPICAL_BYTES: usize = 160;
 
-/// The log's word that it has the vote for good.
-// The schema of what `write` writes; a test compares them.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Receipt {
-    /// The vote's id, as it was given or made.
-    #[schema(format = Uuid)]
-    vote_id: String,
-    /// The contest.
-    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "bands")]
-    contest: String,
-    /// The partition of the log.
-    #[schema(minimum = 0, maximum = 65535)]
-    partition: u16,
-    /// The offset in the partition.
-    #[schema(minimum = 0)]
-    offset: u64,
-    /// When the door took the vote: RFC 3339, UTC, in milliseconds.
-    #[schema(format = DateTime, example = "2026-11-21T12:00:00.123Z")]
-    accepted_at: String,
-}
-
-/// Writes a receipt as JSON. By hand, since a batch has thousands, and nothing in it needs escaping.
+/// Appends an [`api::Receipt`] as JSON. It does not use serde, because a batch has thousands of receipts and no value
+/// needs escaping.
 pub(crate) fn write(json: &mut Vec<u8>, accepted: &Accepted) {
     write_at(json, accepted, accepted.receipt.accepted_at);
 }
 
 fn write_at(json: &mut Vec<u8>, accepted: &Accepted, accepted_at: impl std::fmt::Display) {
     let Accepted { vote_id, contest, receipt } = accepted;
-    let place = receipt.place;
+    let position = receipt.position;
     let _ = write!(
         json,
         r#"{{"vote_id":"{vote_id}","contest":"{contest}","partition":{},"offset":{},"accepted_at":"{accepted_at}"}}"#,
-        place.partition, place.offset,
+        position.partition, position.offset,
     );
 }
 
-/// The answer to a batch while it grows: a JSON array of receipts and problems.
+/// A JSON array of receipts and problems, which is the response to a batch. It grows while the outcomes arrive.
 pub(crate) struct Receipts {
     json: Vec<u8>,
-    /// How many votes the log has.
+    /// The number of accepted votes.
     pub(crate) accepted: usize,
-    /// The time of the latest receipt, since those that follow mostly share it.
+    /// The time of the latest receipt, also as text. It is cached because most receipts have the same time as the
+    /// previous receipt.
     time: (UnixMillis, String),
 }
 
 impl Receipts {
-    /// None yet.
+    /// Creates an empty array.
     pub(crate) fn new() -> Self {
         Self { json: b"[".to_vec(), accepted: 0, time: (UnixMillis(i64::MIN), String::new()) }
     }
 
-    /// Appends what became of one vote.
+    /// Appends the outcome of one vote.
     pub(crate) fn push(&mut self, outcome: Outcome) {
         if self.json.len() > 1 {
             self.json.push(b',');
@@ -76,14 +55,34 @@ impl Receipts {
                 self.accepted += 1;
             }
             Err(refusal) => {
-                let _ = serde_json::to_writer(&mut self.json, &Problem::from(refusal));
+                let _ = serde_json::to_writer(&mut self.json, &Problem::from(refusal).document);
             }
         }
     }
 
-    /// The whole array. Nothing can be appended afterwards.
-    pub(crate) fn json(&mut self) -> Vec<u8> {
+    /// Closes the array and returns it. Do not append outcomes afterwards.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.json.push(b']');
         std::mem::take(&mut self.json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use votes::{LogPosition, Offset, Partition, Receipt, VoteId};
+
+    use super::*;
+
+    #[test]
+    fn a_receipt_is_the_same_json_as_serde_writes() {
+        let position = LogPosition { partition: Partition(7), offset: Offset(12) };
+        let receipt = Receipt { position, accepted_at: UnixMillis(1_795_262_400_123) };
+        let accepted = Accepted { vote_id: VoteId::new(), contest: "bands".parse().unwrap(), receipt };
+        let mut written = Vec::new();
+        write(&mut written, &accepted);
+        let read: api::Receipt = serde_json::from_slice(&written).unwrap();
+        assert_eq!(read.vote_id, accepted.vote_id.0);
+        assert_eq!(read.accepted_at, "2026-11-21T12:00:00.123Z");
+        assert_eq!(serde_json::to_string(&read).unwrap().as_bytes(), written);
     }
 }

@@ -1,52 +1,55 @@
-//! Splits the body of a batch into votes while it arrives: a JSON array into its elements, or NDJSON into its lines.
+//! Splits the body of a batch into votes while the body arrives: a JSON array into its elements, or NDJSON into its
+//! lines.
 //!
-//! Only the framing is read here: where an element begins and ends. What is within is for the reader of a vote, so a
-//! vote that is wrong in itself does not break the batch.
+//! This file parses only the framing: where each element begins and ends. The content of an element is parsed later, so
+//! an invalid vote does not break the batch.
 
 use votes::{MAX_VOTE_BYTES, Reason, Refusal};
 
-/// How votes are framed.
+/// The framing of the votes in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// Elements of one JSON array (RFC 8259).
     Array,
-    /// One JSON text a line; blank lines are skipped (<https://github.com/ndjson/ndjson-spec>).
+    /// One JSON text per line. Blank lines are skipped (<https://github.com/ndjson/ndjson-spec>).
     Lines,
 }
 
-/// One vote's bytes.
+/// The bytes of one vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element<'a> {
-    /// At most [`MAX_VOTE_BYTES`].
+    /// A vote of at most [`MAX_VOTE_BYTES`].
     Vote(&'a [u8]),
-    /// More than that; they are skipped, not kept.
+    /// A larger vote, whose bytes were skipped.
     Oversized,
 }
 
-/// Takes a body in chunks of any size and gives its elements. It keeps one unfinished element and the latest chunk.
+/// Splits a body into its elements. The body arrives in chunks of any size. The buffer holds at most one unfinished
+/// element and the latest chunk.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     framing: Framing,
     state: State,
     buffer: Vec<u8>,
-    /// Where the unfinished element begins in the buffer. It is moved along while an oversized element is skipped.
+    /// The position in the buffer at which the unfinished element begins. While an oversized element is skipped, this
+    /// position moves forward.
     begin: usize,
-    /// Up to where the buffer was scanned.
+    /// The position up to which the buffer was scanned.
     scanned: usize,
     is_oversized: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Before the array's `[`.
+    /// Before the `[` of the array.
     Start,
-    /// After `[`: an element or `]`.
+    /// After `[`: an element or `]` must follow.
     First,
-    /// After a comma: an element.
+    /// After a comma: an element must follow.
     Next,
     /// In an element.
-    Within(Within),
-    /// After an element: a comma or `]`.
+    InElement(ElementState),
+    /// After an element: a comma or `]` must follow.
     After,
     /// After the array.
     End,
@@ -55,7 +58,7 @@ enum State {
 }
 
 impl Splitter {
-    /// A splitter at the beginning of a body.
+    /// Creates a splitter at the beginning of a body.
     pub(crate) fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Array => State::Start,
@@ -64,7 +67,8 @@ impl Splitter {
         Self { framing, state, buffer: Vec::new(), begin: 0, scanned: 0, is_oversized: false }
     }
 
-    /// The end of the buffer, to append the next chunk to. Take all elements out first.
+    /// Returns the buffer, to which the caller must append the next chunk. Call [`next_element`](Self::next_element)
+    /// until it returns `None` first: bytes of earlier elements are removed from the buffer.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.is_oversized {
             self.begin = self.scanned;
@@ -75,10 +79,10 @@ impl Splitter {
         &mut self.buffer
     }
 
-    /// The next whole element, or `None` if more bytes are needed.
+    /// Returns the next complete element, or `None` if the buffer has no complete element.
     ///
     /// # Errors
-    /// [`Reason::MalformedBody`] if the body is not framed as promised. Nothing after that can be read.
+    /// [`Reason::MalformedBody`] if the framing is invalid. The rest of the body can't be read.
     pub(crate) fn next_element(&mut self) -> Result<Option<Element<'_>>, Refusal> {
         let range = match self.framing {
             Framing::Array => self.scan_array()?,
@@ -87,10 +91,10 @@ impl Splitter {
         Ok(range.map(|(begin, end)| self.take(begin, end)))
     }
 
-    /// What is left when the body has ended: a last line may lack its line feed.
+    /// Returns the last element at the end of the body, if there is one: a line without a line feed.
     ///
     /// # Errors
-    /// [`Reason::MalformedBody`] if the array has not ended.
+    /// [`Reason::MalformedBody`] if the array is incomplete.
     pub(crate) fn finish(&mut self) -> Result<Option<Element<'_>>, Refusal> {
         match self.state {
             State::End => Ok(None),
@@ -100,8 +104,8 @@ impl Splitter {
                 let is_blank = self.buffer[begin..].trim_ascii().is_empty() && !self.is_oversized;
                 Ok(if is_blank { None } else { Some(self.take(begin, end)) })
             }
-            State::Start => Err(broken("the body is empty; a batch is a JSON array of votes")),
-            _ => Err(broken("the array ends in the middle")),
+            State::Start => Err(malformed("the body is empty; a batch is a JSON array of votes")),
+            _ => Err(malformed("the array is incomplete")),
         }
     }
 
@@ -129,8 +133,8 @@ impl Splitter {
     fn scan_array(&mut self) -> Result<Option<(usize, usize)>, Refusal> {
         loop {
             let ahead = &self.buffer[self.scanned..];
-            if let State::Within(within) = &mut self.state {
-                let Some(length) = within.end(ahead) else {
+            if let State::InElement(element) = &mut self.state {
+                let Some(length) = element.end(ahead) else {
                     self.scanned = self.buffer.len();
                     self.is_oversized |= self.scanned - self.begin > MAX_VOTE_BYTES;
                     return Ok(None);
@@ -145,7 +149,7 @@ impl Splitter {
             self.scanned = self.begin;
             let Some(&byte) = ahead.get(spaces) else { return Ok(None) };
             self.state = self.state.after(byte)?;
-            if !matches!(self.state, State::Within(_)) {
+            if !matches!(self.state, State::InElement(_)) {
                 self.scanned += 1;
             }
         }
@@ -153,32 +157,34 @@ impl Splitter {
 }
 
 impl State {
-    /// The state after a byte between elements that is no white space.
+    /// Returns the state after a byte between elements. The byte is not white space.
     fn after(self, byte: u8) -> Result<Self, Refusal> {
         match (self, byte) {
             (Self::Start, b'[') => Ok(Self::First),
-            (Self::Start, _) => Err(broken("a batch is a JSON array of votes, and this does not begin with '['")),
+            (Self::Start, _) => {
+                Err(malformed("a batch is a JSON array of votes, but the body does not begin with '['"))
+            }
             (Self::First | Self::After, b']') => Ok(Self::End),
             (Self::After, b',') => Ok(Self::Next),
-            (Self::After, _) => Err(broken("a comma or ']' is missing after a vote")),
-            (Self::End, _) => Err(broken("something follows the array")),
-            (_, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z') => Ok(Self::Within(Within::default())),
-            _ => Err(broken("no JSON value is where a vote should be")),
+            (Self::After, _) => Err(malformed("a comma or ']' is missing after a vote")),
+            (Self::End, _) => Err(malformed("there are bytes after the array")),
+            (_, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z') => Ok(Self::InElement(ElementState::default())),
+            _ => Err(malformed("a vote is expected, but there is no JSON value")),
         }
     }
 }
 
-/// How far an element was read.
+/// The state of the scan within an element.
 #[derive(Clone, Copy, Debug, Default)]
-struct Within {
+struct ElementState {
     depth: usize,
     in_string: bool,
     is_escaped: bool,
     is_scalar: bool,
 }
 
-impl Within {
-    /// How many of these next bytes belong to the element, if it ends in them.
+impl ElementState {
+    /// Returns how many of these bytes belong to the element, or `None` if the element does not end within them.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, &byte) in bytes.iter().enumerate() {
             if self.in_string {
@@ -189,7 +195,7 @@ impl Within {
                     _ => continue,
                 }
             } else if self.is_scalar {
-                // A number or a literal ends before what follows it.
+                // A number or a literal ends before the next separator.
                 if matches!(byte, b',' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
                     return Some(index);
                 }
@@ -211,7 +217,7 @@ impl Within {
     }
 }
 
-fn broken(detail: &str) -> Refusal {
+fn malformed(detail: &str) -> Refusal {
     Refusal::new(Reason::MalformedBody, detail)
 }
 
@@ -222,11 +228,11 @@ mod tests {
 
     use super::*;
 
-    /// The elements, `None` for an oversized one, and whether the framing is whole.
+    /// The elements, with `None` for an oversized element, and whether the framing is complete.
     type Split = (Vec<Option<Vec<u8>>>, bool);
 
     fn split<'a>(framing: Framing, chunks: impl IntoIterator<Item = &'a [u8]>) -> Split {
-        let kept = |element: Element<'_>| match element {
+        let to_vec = |element: Element<'_>| match element {
             Element::Vote(bytes) => Some(bytes.to_vec()),
             Element::Oversized => None,
         };
@@ -234,17 +240,17 @@ mod tests {
         let mut elements = Vec::new();
         for chunk in chunks {
             let buffer = splitter.buffer();
-            assert!(buffer.len() <= MAX_VOTE_BYTES, "it keeps no more than an unfinished element");
+            assert!(buffer.len() <= MAX_VOTE_BYTES, "the buffer has more than an unfinished element");
             buffer.extend_from_slice(chunk);
             loop {
                 match splitter.next_element() {
-                    Ok(Some(element)) => elements.push(kept(element)),
+                    Ok(Some(element)) => elements.push(to_vec(element)),
                     Ok(None) => break,
                     Err(_) => return (elements, false),
                 }
             }
         }
-        let end = splitter.finish().map(|element| elements.extend(element.map(kept)));
+        let end = splitter.finish().map(|element| elements.extend(element.map(to_vec)));
         (elements, end.is_ok())
     }
 
@@ -262,7 +268,7 @@ mod tests {
         (bytes.len() <= MAX_VOTE_BYTES).then(|| bytes.to_vec())
     }
 
-    /// What `serde_json` makes of the whole array.
+    /// Splits the whole array with `serde_json`.
     fn whole(body: &[u8]) -> Option<Split> {
         let elements: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
         Some((elements.iter().map(|element| small(element.get().as_bytes())).collect(), true))
@@ -299,7 +305,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_chunks_of_an_array_give_the_elements_of_the_whole(
+        fn an_array_has_the_same_elements_in_any_chunks(
             items in prop::collection::vec(json(), 0..8), space in space(), lengths in lengths(),
         ) {
             let body = array(&items, &space);
@@ -308,7 +314,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_gives_the_same_in_any_chunks_and_never_more_than_the_whole(
+        fn an_array_with_a_changed_byte_is_split_equally_in_any_chunks_and_is_never_valid_if_it_is_not_json(
             items in prop::collection::vec(json(), 0..4), at in any::<prop::sample::Index>(), byte in any::<u8>(),
             lengths in lengths(),
         ) {
@@ -325,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn any_chunks_of_lines_give_the_lines_that_are_not_blank(
+        fn the_lines_that_are_not_blank_are_the_same_in_any_chunks(
             lines in prop::collection::vec("[ x{}\r\"]{0,6}", 0..10), lengths in lengths(),
         ) {
             let body = lines.join("\n");
@@ -335,11 +341,10 @@ mod tests {
         }
 
         #[test]
-        fn oversized_elements_are_skipped_alone(
+        fn only_oversized_elements_are_skipped(
             sizes in prop::collection::vec(select(vec![1, 100, MAX_VOTE_BYTES, MAX_VOTE_BYTES + 1, 3 * MAX_VOTE_BYTES]), 1..6),
             chunk in select(vec![1, 1_000, MAX_VOTE_BYTES, 100_000]),
         ) {
-            // Digits, since in a number no byte is more than the element.
             let items: Vec<_> = sizes.iter().map(|size| "7".repeat(*size)).collect();
             let expected: Vec<_> = items.iter().map(|item| small(item.as_bytes())).collect();
             let (array, lines) = (array(&items, " "), items.join("\n"));

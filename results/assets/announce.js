@@ -1,32 +1,33 @@
-// The race for those who listen: the leader and the total, now and then instead of with every vote.
+// Announces the leader and the total to screen readers. There is a pause between two announcements.
 
 import { formatCount, plural } from "./format.js";
 
-const PAUSE_MS = 10_000;
+/** The shortest time between two announcements. */
+const MIN_INTERVAL_MS = 10_000;
 
 export function announcer(region) {
-  let saidAt = -Infinity;
-  let waiting = 0;
+  let announcedAt = -Infinity;
+  let timer = 0;
   let newest = null;
 
-  function say() {
-    waiting = 0;
+  function announce() {
+    timer = 0;
     const text = sentence(newest);
     if (text === region.textContent) return;
     region.textContent = text;
-    saidAt = Date.now();
+    announcedAt = Date.now();
   }
 
   return {
-    lead(tally) {
+    show(tally) {
       if (tally.bands.length === 0) return;
       newest = tally;
-      waiting ||= setTimeout(say, Math.max(0, saidAt + PAUSE_MS - Date.now()));
+      timer ||= setTimeout(announce, Math.max(0, announcedAt + MIN_INTERVAL_MS - Date.now()));
     },
     clear() {
-      clearTimeout(waiting);
-      waiting = 0;
-      saidAt = -Infinity;
+      clearTimeout(timer);
+      timer = 0;
+      announcedAt = -Infinity;
       region.textContent = "";
     },
   };
@@ -34,8 +35,8 @@ export function announcer(region) {
 
 function sentence({ bands, total }) {
   const [first, second] = bands;
-  const of = `of ${plural(total, "vote", "votes")}`;
+  const ofTotal = `of ${plural(total, "vote", "votes")}`;
   return second?.votes === first.votes
-    ? `${first.name} and ${second.name} are level with ${formatCount(first.votes)} each, ${of}.`
-    : `${first.name} leads with ${formatCount(first.votes)} ${of}.`;
+    ? `${first.name} and ${second.name} are tied with ${formatCount(first.votes)} each, ${ofTotal}.`
+    : `${first.name} leads with ${formatCount(first.votes)} ${ofTotal}.`;
 }

@@ -1,18 +1,20 @@
-// The race: one row a band, most votes first, bars that grow and rows that overtake.
+// The standings: one row per band, most votes first. Bars grow, and rows move when bands overtake one another.
 
 import { formatCompact } from "./format.js";
 import { bandRow, othersRow } from "./row.js";
 import { ceiling } from "./scale.js";
 
+/** The number of bands that are shown until the reader expands the list. */
 const TOP = 20;
-const LEAST_SCALE = 10;
-const OVERTAKE = { duration: 500, easing: "cubic-bezier(.2, .8, .2, 1)" };
+/** The lowest end of the scale of the bars, in votes. */
+const MIN_SCALE = 10;
+const MOVE_ANIMATION = { duration: 500, easing: "cubic-bezier(.2, .8, .2, 1)" };
 
-const prefersStillness = matchMedia("(prefers-reduced-motion: reduce)");
+const prefersReducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-export function barRace(section) {
+export function standings(section) {
   const [list, others, more, empty, scale] = ["rows", "others", "more", "empty", "scale"].map((id) => section.querySelector(`#${id}`));
-  const rest = othersRow(others);
+  const otherBands = othersRow(others);
   let rows = new Map();
   let tally = null;
   let isExpanded = false;
@@ -28,25 +30,25 @@ export function barRace(section) {
     empty.hidden = total > 0;
     if (total === 0) section.querySelector("#example").textContent = example(contest);
 
-    const end = ceiling(bands[0]?.votes ?? 0, LEAST_SCALE);
+    const end = ceiling(bands[0]?.votes ?? 0, MIN_SCALE);
     scale.hidden = bands.length === 0;
     scale.replaceChildren(...[0, end / 2, end].map(tick));
 
-    const wanted = shown.map(({ name }) => rows.get(name) ?? bandRow(name));
-    const known = rows;
-    rows = new Map(wanted.map((row) => [row.name, row]));
-    place(list, wanted, known);
+    const ordered = shown.map(({ name }) => rows.get(name) ?? bandRow(name));
+    const previous = rows;
+    rows = new Map(ordered.map((row) => [row.name, row]));
+    arrange(list, ordered, previous);
     let rank = 0;
     shown.forEach(({ votes, share }, i) => {
-      // Equal votes are an equal rank: 1, 2, 2, 4.
+      // Bands with equal votes have the same rank: 1, 2, 2, 4.
       if (i === 0 || votes !== shown[i - 1].votes) rank = i + 1;
-      wanted[i].show(rank, votes, share, votes / end);
+      ordered[i].show(rank, votes, share, votes / end);
     });
 
     drawOthers(shown);
     more.hidden = bands.length <= TOP;
-    const whole = tally.others.bands ? `the top ${bands.length}` : `all ${bands.length} bands`;
-    more.textContent = `Show ${isExpanded ? `the top ${TOP}` : whole}`;
+    const everyListed = tally.others.bands ? `the top ${bands.length}` : `all ${bands.length} bands`;
+    more.textContent = `Show ${isExpanded ? `the top ${TOP}` : everyListed}`;
     more.setAttribute("aria-expanded", String(isExpanded));
   }
 
@@ -54,7 +56,7 @@ export function barRace(section) {
     const count = tally.bands.length - shown.length + tally.others.bands;
     others.hidden = count === 0;
     const votes = tally.total - shown.reduce((sum, band) => sum + band.votes, 0);
-    rest.show(count, votes, tally.total ? votes / tally.total : 0);
+    otherBands.show(count, votes, tally.total ? votes / tally.total : 0);
   }
 
   return {
@@ -71,39 +73,39 @@ export function barRace(section) {
   };
 }
 
-/** Puts the rows in order, and lets those that moved glide from where they were seen last (FLIP). */
-function place(list, wanted, known) {
-  const isInOrder = wanted.length === list.children.length && wanted.every((row, i) => row.item === list.children[i]);
+/** Puts the rows in order. Each row that moves glides from its previous position (the FLIP technique). */
+function arrange(list, ordered, previous) {
+  const isInOrder = ordered.length === list.children.length && ordered.every((row, i) => row.item === list.children[i]);
   if (isInOrder) return;
-  const isStill = prefersStillness.matches || document.hidden;
+  const isWithoutAnimation = prefersReducedMotion.matches || document.hidden;
   const origin = list.getBoundingClientRect().top;
-  const seenAt = new Map();
-  if (!isStill) for (const row of known.values()) seenAt.set(row, row.item.getBoundingClientRect().top - origin);
+  const oldTops = new Map();
+  if (!isWithoutAnimation) for (const row of previous.values()) oldTops.set(row, row.item.getBoundingClientRect().top - origin);
 
-  wanted.forEach(({ item }, i) => {
-    const here = list.children[i];
-    if (here !== item) moveBefore(list, item, here ?? null);
+  ordered.forEach(({ item }, i) => {
+    const current = list.children[i];
+    if (current !== item) moveBefore(list, item, current ?? null);
   });
-  while (list.children.length > wanted.length) list.lastElementChild.remove();
+  while (list.children.length > ordered.length) list.lastElementChild.remove();
 
-  if (!isStill) for (const [row, top] of wanted.map((row) => [row, row.item.offsetTop])) glide(row, seenAt.get(row), top);
+  if (!isWithoutAnimation) for (const [row, top] of ordered.map((row) => [row, row.item.offsetTop])) glide(row, oldTops.get(row), top);
 }
 
-/** From the offset where the row was seen, in the list, to its place. A row already on its way there is left alone. */
+/** Moves a row from its old offset in the list to the new offset. A row that already moves there is not changed. */
 function glide(row, from, to) {
   if (from === undefined) {
-    row.item.animate([{ opacity: 0 }, { opacity: 1 }], OVERTAKE);
+    row.item.animate([{ opacity: 0 }, { opacity: 1 }], MOVE_ANIMATION);
   } else if (row.top !== to) {
     row.motion?.cancel();
-    // Who climbs passes in front.
+    // A row that moves up passes in front of the others.
     row.item.classList.toggle("climbing", from > to);
-    row.motion = row.item.animate([{ transform: `translateY(${from - to}px)` }, { transform: "none" }], OVERTAKE);
+    row.motion = row.item.animate([{ transform: `translateY(${from - to}px)` }, { transform: "none" }], MOVE_ANIMATION);
     row.motion.onfinish = () => row.item.classList.remove("climbing");
   }
   row.top = to;
 }
 
-/** `moveBefore`, where the browser has it, keeps the bar's own transition running through the move. */
+/** Moves an item. If the browser has `moveBefore`, the transition of the bar is not interrupted. */
 function moveBefore(list, item, next) {
   if (list.moveBefore && item.parentNode === list) list.moveBefore(item, next);
   else list.insertBefore(item, next);

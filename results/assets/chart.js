@@ -1,10 +1,11 @@
-// Votes per second, drawn.
+// The chart of votes per second.
 
 import { formatCompact, formatCount, formatMinute, formatTime, plural } from "./format.js";
 import { ceiling } from "./scale.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
-const LEAST_TOP = 10;
+/** The lowest end of the vertical axis, in votes per second. */
+const MIN_SCALE = 10;
 
 export function rateChart(section) {
   const box = section.querySelector("#plot");
@@ -12,10 +13,10 @@ export function rateChart(section) {
   const radios = section.querySelectorAll("input[name=range]");
   let rate = null;
   let seconds = Number([...radios].find((radio) => radio.checked).value);
-  let pointed = null;
+  let pointedIndex = null;
 
   const plot = new uPlot(options(box, (index) => {
-    pointed = index;
+    pointedIndex = index;
     describe();
   }), [[], []], box);
   new ResizeObserver(() => box.clientWidth && plot.setSize(size(box))).observe(box);
@@ -36,12 +37,13 @@ export function rateChart(section) {
     describe();
   }
 
-  // The words beside the picture: what the pointer is on, else the whole range.
+  // Describes the chart in words: the second under the pointer or, without a pointer, the whole range.
   function describe() {
     if (!rate) return;
     const [times, votes] = plot.data;
-    if (pointed !== null && pointed < times.length) {
-      summary.textContent = `${plural(votes[pointed], "vote", "votes")} at ${formatTime(times[pointed] * 1_000)}`;
+    if (pointedIndex !== null && pointedIndex < times.length) {
+      const time = formatTime(times[pointedIndex] * 1_000);
+      summary.textContent = `${plural(votes[pointedIndex], "vote", "votes")} at ${time}`;
       return;
     }
     const sum = votes.reduce((a, b) => a + b, 0);
@@ -72,7 +74,8 @@ export function rateChart(section) {
 const size = (box) => ({ width: box.clientWidth, height: box.clientHeight });
 
 function options(box, onPointed) {
-  // Functions, so that each drawing asks the style sheet: colours follow the reader's light or dark.
+  // Colours are functions that read the style sheet at each drawing, because the reader may switch between light and
+  // dark.
   const colour = (name) => () => getComputedStyle(box).getPropertyValue(name);
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const axis = {
@@ -86,13 +89,13 @@ function options(box, onPointed) {
     padding: [0.5 * rem, 0.75 * rem, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 0.5 * rem, fill: colour("--chart") } },
-    scales: { y: { range: (_, __, most) => [0, ceiling(most ?? 0, LEAST_TOP)] } },
+    scales: { y: { range: (_, __, max) => [0, ceiling(max ?? 0, MIN_SCALE)] } },
     axes: [
       {
         ...axis,
         grid: { show: false },
         size: 1.9 * rem,
-        // Seconds need more room than minutes.
+        // A label with seconds needs more space than a label with minutes only.
         space: (_, __, from, to) => (to - from < 100 ? 4.5 : 3.25) * rem,
         incrs: [5, 10, 15, 20, 30, 60, 120, 180, 300],
         values: (_, splits, __, ___, step) => splits.map((s) => (step < 60 ? formatTime : formatMinute)(s * 1_000)),

@@ -1,25 +1,26 @@
-// What time it is on the server: its seconds are the ones votes are counted in, and a phone's clock may be minutes off.
+// The time of the server. Votes are counted by the seconds of the server, and the clock of a phone may differ by
+// minutes.
 
 /**
- * A clock set by the `Date` header of answers. The header is cut to whole seconds, so an answer only bounds the
- * offset from both sides; with each answer the bounds close in. Until the first answer, and without the header, it is
- * the reader's own clock.
+ * A clock that is set from the `Date` header of responses. The header has whole seconds, so each response gives only a
+ * lower and an upper bound of the offset. Further responses narrow these bounds. Before the first response, and without
+ * the header, the clock returns the local time.
  */
 export function serverClock() {
   let offset = null;
   return {
     now: () => Date.now() + (offset ?? 0),
-    /** Makes a request and sets the clock by its answer. */
-    async time(request) {
-      const sent = Date.now();
-      const answer = await request();
-      const date = Date.parse(answer.headers.get("date"));
+    /** Sends a request, and sets the clock from the response. Returns the response. */
+    async synchronize(request) {
+      const sentAt = Date.now();
+      const response = await request();
+      const date = Date.parse(response.headers.get("date"));
       if (!Number.isNaN(date)) {
-        const least = date - Date.now();
-        const most = date + 999 - sent;
-        offset = Math.min(Math.max(offset ?? least, least), most);
+        const min = date - Date.now();
+        const max = date + 999 - sentAt;
+        offset = Math.min(Math.max(offset ?? min, min), max);
       }
-      return answer;
+      return response;
     },
   };
 }

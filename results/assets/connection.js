@@ -1,4 +1,4 @@
-// The badge that says whether the numbers are live.
+// The badge that shows whether the numbers are live.
 
 import { formatTime } from "./format.js";
 
@@ -13,7 +13,7 @@ export function connectionBadge(badge) {
       if (state === "live") lostAt = null;
       const wasLive = text.textContent === TEXT.live;
       if (wasLive && state !== "live") lostAt = Date.now();
-      text.textContent = lostAt ? `${TEXT[state]} counts of ${formatTime(lostAt)}` : TEXT[state];
+      text.textContent = lostAt ? `${TEXT[state]} counts as of ${formatTime(lostAt)}` : TEXT[state];
     },
   };
 }

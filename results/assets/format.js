@@ -1,4 +1,5 @@
-// Numbers and times as people read them. English, like the page's words; times are the reader's local ones.
+// Formats numbers and times for readers. The format is English, like the text of the page. Times are in the reader's
+// time zone.
 
 const count = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -7,9 +8,9 @@ const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const minute = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
 
 export const formatCount = (votes) => count.format(votes);
-/** 1.2K: for axes, where room is short. */
+/** A short form for axes: 1.2K. */
 export const formatCompact = (votes) => compact.format(votes);
-/** A fraction 0..1. What is more than nothing is never shown as 0.0%. */
+/** A share from 0 to 1, in percent. A share above 0 is never shown as 0.0%. */
 export const formatShare = (share) => (share > 0 && share < 0.0005 ? "<0.1%" : percent.format(share));
 /** Unix milliseconds as hours, minutes and seconds. */
 export const formatTime = (ms) => time.format(ms);

@@ -1,45 +1,45 @@
-// The live page: which contest is shown, and who draws what.
+// The live page. This file selects the contest, and passes the data to the parts of the page.
 //
-// A tally's way: stream.js receives it -> the next animation frame draws the newest one -> totals.js, bars.js,
-// doors.js and announce.js each show their part. Votes per second come apart from it, from rates.js to chart.js.
+// The path of a tally: stream.js receives the tally, and the next animation frame passes the newest tally to totals.js,
+// bars.js, producers.js and announce.js. Votes per second have a path of their own, from rates.js to chart.js.
 
 import { announcer } from "./announce.js";
-import { barRace } from "./bars.js";
+import { standings } from "./bars.js";
 import { rateChart } from "./chart.js";
 import { connectionBadge } from "./connection.js";
 import { contestInUrl, contestTitle, contestUrl, listContests, offerContests } from "./contests.js";
-import { doorSplit } from "./doors.js";
+import { producerSplit } from "./producers.js";
 import { followRates } from "./rates.js";
 import { followTally } from "./stream.js";
 import { totals } from "./totals.js";
 
 const $ = (id) => document.getElementById(id);
 
-const race = barRace($("race"));
-const doors = doorSplit($("split"), $("doors"));
+const bars = standings($("standings"));
+const producers = producerSplit($("split"), $("producers"));
 const chart = rateChart($("rate"));
-const figures = totals($("totals"));
+const figures = totals($("totals"), $("recount"));
 const badge = connectionBadge($("connection"));
 const announce = announcer($("announcement"));
 
-/** What a contest has, and a problem has not. */
+/** The parts of the page that are hidden while a problem is shown. */
 const PARTS = ["connection", "totals", "stage", "source"];
 
-let shown = null;
-let leave = () => {};
+let shownContest = null;
+let stop = () => {};
 
-/** Shows a contest until another is to be shown. */
+/** Shows a contest instead of the current one. */
 function show(contest) {
-  // The skip link changes the address too, but not the contest.
-  if (contest === shown) return;
-  shown = contest;
-  leave();
+  // The skip link changes the URL too, but not the contest.
+  if (contest === shownContest) return;
+  shownContest = contest;
+  stop();
   document.title = `${contestTitle(contest)} – Ovation`;
   $("title").textContent = contestTitle(contest);
   $("tally-link").href = `v1/contests/${encodeURIComponent(contest)}/tally`;
   for (const part of PARTS) $(part).hidden = false;
   $("problem").hidden = true;
-  for (const part of [race, doors, chart, figures]) part.clear();
+  for (const part of [bars, producers, chart, figures]) part.clear();
   announce.clear();
 
   const rates = followRates(contest, (rate) => {
@@ -47,17 +47,17 @@ function show(contest) {
     figures.showPace(rate);
   });
   const drawing = newestPerFrame((tally) => {
-    race.show(tally);
-    doors.show(tally);
+    bars.show(tally);
+    producers.show(tally);
     figures.showTally(tally);
-    announce.lead(tally);
+    announce.show(tally);
   });
   const stream = followTally(contest, {
     onTally: drawing.offer,
     onState(state) {
       badge.show(state);
       document.body.classList.toggle("stale", state !== "live" && state !== "connecting");
-      // A server that does not answer the stream is not asked for rates each second as well.
+      // While the stream is interrupted, no rates are requested either.
       if (state === "live") {
         rates.resume();
       } else {
@@ -68,16 +68,16 @@ function show(contest) {
     onRefused: showProblem,
   });
 
-  leave = () => {
+  stop = () => {
     stream.close();
     rates.close();
     drawing.cancel();
   };
 }
 
-/** What the server says is wrong with the contest asked for, and which ones there are. */
+/** Shows why the server refused the contest, and links to the contests that exist. */
 async function showProblem({ title, detail }) {
-  leave();
+  stop();
   for (const part of PARTS) $(part).hidden = true;
   $("problem-title").textContent = title;
   $("problem-detail").textContent = detail ?? "";
@@ -94,7 +94,7 @@ async function showProblem({ title, detail }) {
   $("problem-contests").replaceChildren("Watch instead: ", ...links.flatMap((link, i) => (i ? [", ", link] : [link])));
 }
 
-/** Streams can outrun the screen: each frame draws only the newest tally. */
+/** Draws only the newest tally in each frame, because tallies may arrive faster than frames. */
 function newestPerFrame(draw) {
   let newest = null;
   let frame = 0;

@@ -1,59 +1,59 @@
-// Votes per second of the last minutes, asked for once a second while somebody looks.
+// Votes per second of the last minutes. They are requested once a second while the page is visible.
 
 import { serverClock } from "./clock.js";
 
 const SECOND = 1_000;
-/** The longest range the chart offers, and the most the server gives. */
-const KEPT_S = 900;
-/** Votes of a second are counted a moment after it ended; a second is complete after so long. */
+/** The longest range of the chart. */
+const RANGE_S = 900;
+/** A second is complete this long after its end, because votes are counted shortly after they are accepted. */
 const SETTLE_MS = 350;
-/** How far back each request looks again, for votes that were counted late; */
+/** The number of seconds that each request reads again, because some votes are counted late. */
 const OVERLAP_S = 20;
-/** and every so many requests everything is asked for again, for those that were counted very late. */
-const REFRESH = 30;
+/** After this number of requests, the whole range is read again, because some votes are counted very late. */
+const REQUESTS_PER_REFRESH = 30;
 
 /**
- * Calls `onRate` about every second. Starts paused.
- * `end` is the Unix second after the newest complete one, `newest` its votes (null if not yet known), and
- * `votesAt(second)` the votes of any second up to 15 minutes before.
+ * Calls `onRate` about once a second after the first call of `resume`. The rate has `end`, the Unix second after the
+ * newest complete second; `newest`, the number of votes in the newest complete second; and `votesAt(second)`, the
+ * number of votes in any second of the 15 minutes before `end`.
  */
 export function followRates(contest, onRate) {
   const clock = serverClock();
   const votes = new Map();
-  let knownUntil = 0;
-  let asked = 0;
+  let completeUntil = 0;
+  let requests = 0;
   let timer = 0;
-  let paused = true;
-  let closed = false;
+  let isPaused = true;
+  let isClosed = false;
 
   const endOfComplete = () => Math.floor((clock.now() - SETTLE_MS) / SECOND);
 
-  async function ask() {
+  async function request() {
     timer = 0;
     try {
-      const missing = Math.ceil(clock.now() / SECOND) - knownUntil;
-      const last = asked++ % REFRESH === 0 ? KEPT_S : Math.min(KEPT_S, missing + OVERLAP_S);
+      const missing = Math.ceil(clock.now() / SECOND) - completeUntil;
+      const last = requests++ % REQUESTS_PER_REFRESH === 0 ? RANGE_S : Math.min(RANGE_S, missing + OVERLAP_S);
       const query = new URLSearchParams({ every: "1s", last: `${last}s`, contest });
-      const answer = await clock.time(() => fetch(`v1/rates?${query}`, { signal: AbortSignal.timeout(5_000), cache: "no-store" }));
-      if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-      const windows = await answer.json();
-      if (closed) return;
+      const response = await clock.synchronize(() => fetch(`v1/rates?${query}`, { signal: AbortSignal.timeout(5_000), cache: "no-store" }));
+      if (!response.ok) throw new Error(`the server responds with ${response.status}`);
+      const windows = await response.json();
+      if (isClosed) return;
       for (const { start, votes: n } of windows) votes.set(start / SECOND, n);
-      knownUntil = endOfComplete();
-      for (const second of votes.keys()) if (second < knownUntil - KEPT_S) votes.delete(second);
-      const end = knownUntil;
+      completeUntil = endOfComplete();
+      for (const second of votes.keys()) if (second < completeUntil - RANGE_S) votes.delete(second);
+      const end = completeUntil;
       onRate({ end, newest: votes.get(end - 1) ?? 0, votesAt: (second) => votes.get(second) ?? 0 });
     } catch {
-      // The stream says when the server is gone; here the next second tries again.
+      // The badge of the stream shows the failure. The next request follows in a second.
     }
     schedule();
   }
 
-  // Just after a second became complete, so that the page shows it as early as it can.
+  // The request is sent just after a second is complete, because the page should show each second as early as possible.
   function schedule() {
-    if (paused || closed || document.hidden || timer) return;
+    if (isPaused || isClosed || document.hidden || timer) return;
     const sinceComplete = (clock.now() - SETTLE_MS) % SECOND;
-    timer = setTimeout(ask, SECOND - sinceComplete + 20);
+    timer = setTimeout(request, SECOND - sinceComplete + 20);
   }
 
   function stop() {
@@ -64,16 +64,16 @@ export function followRates(contest, onRate) {
   document.addEventListener("visibilitychange", schedule);
   return {
     resume() {
-      if (!paused) return;
-      paused = false;
-      ask();
+      if (!isPaused) return;
+      isPaused = false;
+      request();
     },
     pause() {
-      paused = true;
+      isPaused = true;
       stop();
     },
     close() {
-      closed = true;
+      isClosed = true;
       stop();
       document.removeEventListener("visibilitychange", schedule);
     },

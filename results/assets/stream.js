@@ -1,25 +1,26 @@
-// The stream of tallies of one contest, kept alive through restarts of the server.
+// The stream of tallies of one contest. The stream reconnects after failures and restarts of the server.
 //
-// EventSource gives up for good after an HTTP error, and browsers differ in how they retry a refused connection, so
-// an EventSource here lives only until its first error; the next one is made by `retry`.
+// An EventSource stops permanently after an HTTP error, and browsers retry refused connections in different ways. So
+// this code uses an EventSource only until its first error, and then creates another one.
 
-/** Without any event for so long the connection is dead, whatever TCP thinks; the server's heartbeat is 5 s. */
-const SILENCE_MS = 12_000;
-/** Retries start here, double, and stop growing at the cap. */
+/** The time without events after which the connection is treated as lost. The server sends a heartbeat every 5 s. */
+const IDLE_TIMEOUT_MS = 12_000;
+/** The delay of the first retry. The delay doubles with each further retry. */
 const FIRST_DELAY_MS = 200;
-const DELAY_CAP_MS = 3_000;
-/** A connection that lasted so long was a good one: the next retry starts from the first delay again. */
-const SETTLED_MS = 5_000;
-/** After so long without a server the page says "offline" instead of "reconnecting". It still tries. */
+/** The longest delay of a retry. */
+const MAX_DELAY_MS = 3_000;
+/** After a connection that lasted this long, retries begin with the first delay again. */
+const STABLE_MS = 5_000;
+/** The time without a connection after which the page shows "offline" instead of "reconnecting". Retries continue. */
 const OFFLINE_MS = 20_000;
 const REQUEST_TIMEOUT_MS = 5_000;
 
-/** Asking again for the same would not help: there is no such contest, or the name can't be one. */
+/** Returns whether the server refused the contest, because it does not exist. A retry would not help. */
 const isRefusal = (status) => status >= 400 && status < 500 && status !== 429;
 
 /**
- * Calls `onTally` with each tally, `onState` with "connecting", "live", "reconnecting" or "offline", and, when the
- * server refuses the contest, `onRefused` with its problem details, after which nothing more happens.
+ * Calls `onTally` with each tally, and `onState` with "connecting", "live", "reconnecting" or "offline". If the server
+ * refuses the contest, calls `onRefused` with the problem details and stops.
  */
 export function followTally(contest, { onTally, onState, onRefused }) {
   const url = `v1/contests/${encodeURIComponent(contest)}/tally`;
@@ -27,10 +28,10 @@ export function followTally(contest, { onTally, onState, onRefused }) {
   let timer = 0;
   let attempts = 0;
   let openedAt = 0;
-  let heardAt = 0;
+  let lastEventAt = 0;
   let lostAt = Date.now();
   let state = "";
-  let closed = false;
+  let isClosed = false;
 
   function enter(next) {
     if (next === state) return;
@@ -43,73 +44,73 @@ export function followTally(contest, { onTally, onState, onRefused }) {
     timer = setTimeout(step, delay);
   }
 
-  // The plain tally is asked for first: unlike EventSource, it shows why a server refuses.
+  // The tally is requested first, because an EventSource does not expose why the server refuses a request.
   async function connect() {
     clearTimeout(timer);
     timer = 0;
     try {
-      const answer = await fetch(url, { signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), cache: "no-store" });
-      if (closed) return;
-      if (isRefusal(answer.status)) {
-        const problem = await answer.json().catch(() => ({}));
+      const response = await fetch(url, { signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), cache: "no-store" });
+      if (isClosed) return;
+      if (isRefusal(response.status)) {
+        const problem = await response.json().catch(() => ({}));
         close();
         onRefused({ title: "This contest can't be shown", ...problem });
         return;
       }
-      if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-      const tally = await answer.json();
-      if (closed) return;
+      if (!response.ok) throw new Error(`the server responds with ${response.status}`);
+      const tally = await response.json();
+      if (isClosed) return;
       onTally(tally);
-      listen();
+      subscribe();
     } catch {
-      if (!closed) retry();
+      if (!isClosed) retry();
     }
   }
 
-  function listen() {
-    openedAt = heardAt = Date.now();
+  function subscribe() {
+    openedAt = lastEventAt = Date.now();
     source = new EventSource(`${url}/stream`);
     source.addEventListener("tally", ({ data }) => {
-      heard();
+      recordEvent();
       enter("live");
       onTally(JSON.parse(data));
     });
-    source.addEventListener("heartbeat", heard);
-    source.addEventListener("error", lose);
-    after(SILENCE_MS, lose);
+    source.addEventListener("heartbeat", recordEvent);
+    source.addEventListener("error", reconnect);
+    after(IDLE_TIMEOUT_MS, reconnect);
   }
 
-  function heard() {
-    heardAt = Date.now();
-    after(SILENCE_MS, lose);
+  function recordEvent() {
+    lastEventAt = Date.now();
+    after(IDLE_TIMEOUT_MS, reconnect);
   }
 
-  function lose() {
+  function reconnect() {
     source?.close();
     source = null;
     if (state === "live") lostAt = Date.now();
-    if (Date.now() - openedAt > SETTLED_MS) attempts = 0;
+    if (Date.now() - openedAt > STABLE_MS) attempts = 0;
     retry();
   }
 
   function retry() {
     const isOffline = !navigator.onLine || Date.now() - lostAt > OFFLINE_MS;
     enter(isOffline ? "offline" : "reconnecting");
-    const delay = Math.min(DELAY_CAP_MS, FIRST_DELAY_MS * 2 ** attempts);
+    const delay = Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** attempts);
     attempts += 1;
-    // Jitter, so that a thousand pages do not all come back in the same millisecond.
+    // The jitter prevents a thousand pages from reconnecting in the same millisecond.
     after(delay * (0.5 + Math.random() / 2), connect);
   }
 
-  // Timers sleep with the machine and in hidden tabs; whoever comes back should not wait for them.
+  // Timers are delayed while the machine sleeps and in hidden tabs, so a page that becomes visible reconnects at once.
   function wake() {
     if (document.hidden) return;
-    if (source && Date.now() - heardAt > SILENCE_MS) lose();
+    if (source && Date.now() - lastEventAt > IDLE_TIMEOUT_MS) reconnect();
     else if (!source && timer) connect();
   }
 
   function close() {
-    closed = true;
+    isClosed = true;
     clearTimeout(timer);
     source?.close();
     removeEventListener("online", wake);

@@ -1,4 +1,4 @@
-//! Who may read single votes and datasets.
+//! Access control for single votes and datasets.
 
 use rocket::{
     Request,
@@ -7,7 +7,7 @@ use rocket::{
 };
 use service::token::ReadToken;
 
-/// What a reader has to show.
+/// The token that readers must present, or `None` if no token is configured.
 pub(crate) struct Access(Option<ReadToken>);
 
 impl Access {
@@ -16,20 +16,21 @@ impl Access {
     }
 }
 
-/// One who may read. A route that has one asks for the token where one is configured.
-pub(crate) struct Allowed;
+/// A request guard. A route with this guard refuses requests without the configured token. If no token is configured,
+/// the route accepts all requests.
+pub(crate) struct Authorized;
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Allowed {
+impl<'r> FromRequest<'r> for Authorized {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
         let Some(Access(token)) = request.rocket().state::<Access>() else {
             return Outcome::Error((Status::InternalServerError, ()));
         };
-        let given = || request.headers().get_one("Authorization").unwrap_or_default();
+        let authorization = || request.headers().get_one("Authorization").unwrap_or_default();
         match token {
-            Some(token) if !token.is_in(given()) => Outcome::Error((Status::Unauthorized, ())),
+            Some(token) if !token.is_in(authorization()) => Outcome::Error((Status::Unauthorized, ())),
             _ => Outcome::Success(Self),
         }
     }

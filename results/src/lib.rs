@@ -1,159 +1,163 @@
-//! The read side of Ovation: how contests stand, live, every vote that was counted, and datasets that are imported.
+//! The read side of Ovation: live tallies, queries about counted votes and datasets, and the import of files.
 //!
-//! | idea | file |
+//! | part | folder or file |
 //! |---|---|
-//! | where results come from, and what happens when a store does not answer | `stores.rs` |
-//! | many askers, one reading | `shared.rs` |
-//! | who follows a contest, and what they hear | `watch.rs` |
-//! | the standing of a contest | `tally.rs`, and as a stream of events `stream.rs` |
-//! | leading albums, votes by time | `albums.rs`, `rates.rs` |
-//! | the votes themselves, and datasets, as people ask for them | `book.rs`, `datasets.rs` |
-//! | how a question is asked, and the forms of its answer | `question.rs`, `answer.rs` |
-//! | the three ways to an answer, and what is kept of them | `reading.rs`, `popularity.rs` |
-//! | files that become datasets or votes | `import/` |
-//! | who may ask | `access.rs` |
-//! | up to when nothing is still to be counted | `settled.rs` |
-//! | a request's query, read strictly | `parameters.rs` |
-//! | the standings as metrics | `metrics.rs` |
-//! | `ovation.v1.ResultsService` | `grpc.rs` |
-//! | the live page | `page.rs`, `assets/` |
-//! | the description of the HTTP side | `openapi.rs` |
+//! | tallies, streams, albums, rates, gRPC, metrics and the live page | `live/` |
+//! | queries about single votes and datasets, and the response cache | `query/` |
+//! | the import of files as datasets or votes | `import/` |
+//! | the list of routes, and the `OpenAPI` document | `openapi.rs` |
+//!
+//! All three folders use these files:
+//!
+//! | part | file |
+//! |---|---|
+//! | the stores that results are read from, and the limits | `sources.rs`, `limits.rs` |
+//! | calls to stores, with time-outs | `calls.rs` |
+//! | error responses and their documentation | `problems.rs` |
+//! | the contest of a request | `contests.rs` |
+//! | access control | `access.rs` |
+//! | the parameters of a request | `parameters.rs` |
 
 mod access;
-mod albums;
-mod answer;
-mod book;
-mod datasets;
-mod grpc;
+mod calls;
+mod contests;
 mod import;
-mod metrics;
+mod limits;
+mod live;
 mod openapi;
-mod page;
 mod parameters;
-mod popularity;
-mod question;
-mod rates;
-mod reading;
-mod settled;
-mod shared;
-mod stores;
-mod stream;
-mod tally;
-mod watch;
+mod problems;
+mod query;
+mod sources;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use rocket::{Build, Rocket, Route, routes};
+use rocket::{Build, Rocket, routes};
 use service::{
-    CancellationToken, Config,
-    http::{self, ServeError},
+    CancellationToken, Config, ConfigError, Context,
+    health::Criticality,
+    http,
+    program::{self, Failure},
     requests::HttpRequests,
+    serve::ServeError,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, try_join};
+use votes::{Ingest, LogWriter, ProducerKind};
 
-use crate::{access::Access, import::Importer, reading::Reader, stores::Stores, watch::Watch};
-pub use crate::{metrics::standings, stores::Sources};
+use crate::{
+    access::Access,
+    contests::ContestNames,
+    import::importer::Importer,
+    live::{grpc, metrics::tally_metrics, page, stores::LiveStores, watch::Subscriptions},
+    query::{reader::Reader, stores::QueryStores},
+};
+pub use crate::{limits::Limits, sources::Sources};
 
-/// How much is served, and how often.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The most streams at a time, over both protocols.
-    pub streams: usize,
-    /// How often a stream of events says that it is current.
-    pub heartbeat: Duration,
-    /// How long stores may fail before those who follow a contest are told: a connection that is lost and made again is
-    /// no outage.
-    pub patience: Duration,
-    /// How many questions may be in the archive at a time.
-    pub read_pool: usize,
+/// The listeners of the service.
+pub struct Listeners {
+    /// The listener for HTTP.
+    pub http: TcpListener,
+    /// The listener for gRPC.
+    pub grpc: TcpListener,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { streams: 1_000, heartbeat: Duration::from_secs(5), patience: Duration::from_secs(2), read_pool: 2 }
+impl Listeners {
+    /// Binds both addresses of the configuration.
+    ///
+    /// # Errors
+    /// If an address can't be bound. The error names the configuration key and the address.
+    pub async fn bind(config: &Config) -> Result<Self, ConfigError> {
+        let grpc = program::listen("results_grpc", config.results_grpc).await?;
+        Ok(Self { http: program::listen("results", config.results).await?, grpc })
     }
 }
 
-impl Limits {
-    /// What the configuration says of them.
-    pub fn of(config: &Config) -> Self {
-        Self { read_pool: usize::try_from(config.read_pool.get()).unwrap_or(usize::MAX), ..Self::default() }
+/// What the service needs to run.
+pub struct Dependencies {
+    /// The stores that results are read from.
+    pub sources: Sources,
+    /// The limits of the service.
+    pub limits: Limits,
+    /// The writer of the vote log. If it is present, it is flushed at shutdown.
+    pub log_writer: Option<Arc<dyn LogWriter>>,
+}
+
+impl Dependencies {
+    /// Opens the stores, and creates the ingest of imported votes. From then on, `/metrics` shows the tallies.
+    /// `tallies` is the criticality of the tallies for the process.
+    ///
+    /// # Errors
+    /// If the configuration is invalid, or if a store is not configured as required. A store that can't be reached is
+    /// not an error: this function waits for the store.
+    pub async fn open(context: &Context, stores: &stores::Stores, tallies: Criticality) -> Result<Self, Failure> {
+        let Context { config, metrics, .. } = context;
+        let (contests, token) = (config.contests()?, config.read_token()?);
+        let secret = stores.secret(&contests)?;
+        let (tallies, query_ports, import_ports, log_writer, log_reader) = try_join!(
+            stores.tallies(tallies),
+            stores.query_ports(Criticality::Optional),
+            stores.import_ports(Criticality::Optional),
+            stores.log_writer(Criticality::Optional),
+            stores.standalone_log_reader(Criticality::Optional)
+        )?;
+        metrics.add_collector(tally_metrics(Arc::clone(&contests), Arc::clone(&tallies)));
+        let ingest = Ingest::new(ProducerKind::Import, Arc::clone(&contests), secret, Arc::clone(&log_writer));
+        let sources = Sources { contests, tallies, query_ports, log_reader, import_ports, ingest, token };
+        Ok(Self { sources, limits: Limits::of(config), log_writer: Some(log_writer) })
     }
 }
 
-/// Serves results over HTTP, on `address`, and over gRPC until shutdown; then ends every stream and drains.
-/// `bound` is told the address of HTTP, with its real port.
+/// Serves results over HTTP and gRPC until shutdown. Then ends every stream, and waits for the open requests.
 ///
 /// # Errors
-/// If one of the two can't serve; then both have ended.
+/// If HTTP or gRPC can't be served. Before the error is returned, both servers have ended.
 pub async fn run(
-    address: SocketAddr,
-    grpc: TcpListener,
-    sources: Sources,
+    listeners: Listeners,
+    dependencies: Dependencies,
     shutdown: CancellationToken,
-    bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
 ) -> Result<(), ServeError> {
-    run_with(Limits::default(), address, grpc, sources, shutdown, bound).await
-}
-
-/// [`run`], with other limits.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_with(
-    limits: Limits,
-    address: SocketAddr,
-    grpc: TcpListener,
-    sources: Sources,
-    shutdown: CancellationToken,
-    bound: impl FnOnce(SocketAddr) + Send + Sync + 'static,
-) -> Result<(), ServeError> {
-    let leaving = shutdown.child_token();
-    let (importing, door) = (sources.importing.clone(), sources.door.clone());
-    let datasets = Arc::clone(&sources.reading.datasets);
-    let (access, answers) = (Access::new(sources.token.clone()), Arc::clone(&sources.reading.answers));
-    let stores = Arc::new(Stores::new(sources, limits.read_pool));
-    let watch = Watch::new(Arc::clone(&stores), limits, leaving.clone());
-    let reader = Reader::new(Arc::clone(&stores), answers);
-    let importer = Importer::new(datasets, importing, door);
-    tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().work()));
-    tokio::spawn(leaving.clone().run_until_cancelled_owned(importer.clone().tend()));
-    tokio::spawn(leaving.clone().run_until_cancelled_owned(reader.clone().keep_popular()));
-    let rocket = stage(limits, Arc::clone(&stores), watch.clone()).manage(access).manage(reader).manage(importer);
+    let Dependencies { sources, limits, log_writer } = dependencies;
+    let stopping = shutdown.child_token();
+    let Sources { contests, tallies, query_ports, log_reader, import_ports, ingest, token } = sources;
+    let (datasets, response_cache) = (Arc::clone(&query_ports.datasets), Arc::clone(&query_ports.response_cache));
+    let live_stores = Arc::new(LiveStores::new(&contests, tallies, log_reader));
+    let query_stores = Arc::new(QueryStores::new(query_ports, limits.read_pool));
+    let contests = ContestNames::new(contests);
+    let subscriptions = Subscriptions::new(Arc::clone(&live_stores), limits, stopping.clone());
+    let reader = Reader::new(Arc::clone(&query_stores), response_cache);
+    let importer = Importer::new(datasets, import_ports, ingest);
+    tokio::spawn(stopping.clone().run_until_cancelled_owned(importer.clone().run_worker()));
+    tokio::spawn(stopping.clone().run_until_cancelled_owned(importer.clone().run_reconciler()));
+    tokio::spawn(stopping.clone().run_until_cancelled_owned(reader.clone().cache_popular()));
+    let rocket = stage()
+        .manage(limits)
+        .manage(Access::new(token))
+        .manage(contests.clone())
+        .manage(Arc::clone(&live_stores))
+        .manage(subscriptions.clone())
+        .manage(query_stores)
+        .manage(reader)
+        .manage(importer);
     let http = async {
-        let _end_grpc = leaving.clone().drop_guard();
-        http::serve("results", rocket, address, leaving.clone(), bound).await
+        let _end_grpc = stopping.clone().drop_guard();
+        http::serve("results", rocket, listeners.http, stopping.clone()).await
     };
     let grpc = async {
-        let _end_http = leaving.clone().drop_guard();
-        grpc::serve(grpc, stores, watch, leaving.clone()).await
+        let _end_http = stopping.clone().drop_guard();
+        grpc::serve(listeners.grpc, contests, live_stores, subscriptions, stopping.clone()).await
     };
     let (http, grpc) = tokio::join!(http, grpc);
+    if let Some(log_writer) = log_writer {
+        log_writer.flush().await;
+    }
     http.and(grpc)
 }
 
-fn stage(limits: Limits, stores: Arc<Stores>, watch: Watch) -> Rocket<Build> {
-    http::rocket().attach(HttpRequests::new("results")).manage(limits).manage(stores).manage(watch).mount("/", routes())
-}
-
-fn routes() -> Vec<Route> {
-    routes![
-        page::index,
-        page::asset,
-        tally::contests,
-        tally::tally,
-        stream::tally_stream,
-        albums::albums,
-        rates::rates,
-        rates::settled_rates,
-        book::find_votes,
-        datasets::datasets,
-        datasets::find_rows,
-        reading::invalidate,
-        import::routes::import_dataset,
-        import::routes::remove_dataset,
-        import::routes::import_votes,
-        import::routes::import,
-        openapi::document,
-    ]
+/// Returns the server with its routes, without their state.
+fn stage() -> Rocket<Build> {
+    http::rocket()
+        .attach(HttpRequests::new("results"))
+        .manage(openapi::document())
+        .mount("/", routes![page::index, page::asset])
+        .mount("/", openapi::routes())
 }

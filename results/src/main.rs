@@ -1,24 +1,22 @@
-//! The program `results`: the live page and the read side alone.
+//! The program `results` serves the live page, the tallies, the queries and the imports.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use backends::Stores;
 use clap::Parser;
-use results::{Limits, Sources};
+use results::{Dependencies, Listeners};
 use serde::Serialize;
 use service::{
     Config, Context,
     config::{CommonFlags, ReadFlags},
-    health::Weight,
-    program::{self, Outcome},
+    health::{Criticality, Latch},
+    program::{self, ProgramResult},
 };
-use tokio::try_join;
-use votes::{Door, DoorKind};
+use stores::Stores;
 
-/// The admin port of this program, beside the others on one machine.
+/// The default admin port. Each program has a different default, so all programs can run on one machine.
 const ADMIN_PORT: u16 = 9104;
 
-/// Serve the live page, the tallies and the vote book
+/// Serve the live page, the tallies, and queries about votes and datasets
 #[derive(Parser, Serialize)]
 #[command(
     version,
@@ -31,11 +29,11 @@ struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     read: ReadFlags,
-    /// Where it listens for HTTP [default: 127.0.0.1:8080]
+    /// The address to listen on for HTTP [default: 127.0.0.1:8080]
     #[arg(long = "listen", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<String>,
-    /// Where it listens for gRPC [default: 127.0.0.1:50052]
+    /// The address to listen on for gRPC [default: 127.0.0.1:50052]
     #[arg(long = "grpc", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     results_grpc: Option<String>,
@@ -49,28 +47,11 @@ fn main() -> ExitCode {
     program::main(Config::load(flags.common.config.clone(), flags, ADMIN_PORT), serve)
 }
 
-async fn serve(context: Context) -> Outcome {
-    let Context { config, health, metrics, shutdown, starting } = context;
-    let (contests, token) = (config.contests()?, config.read_token()?);
-    let stores = Stores::open(&config, &health)?;
-    let secret = stores.secret(&contests)?;
-    let open = async {
-        try_join!(
-            stores.tallies(Weight::Vital),
-            stores.reading(Weight::Helpful),
-            stores.importing(Weight::Helpful),
-            stores.queue(Weight::Helpful),
-            stores.reader(Weight::Helpful)
-        )
-    };
-    let opened = Box::pin(shutdown.run_until_cancelled(open)).await.transpose()?;
-    let Some((tallies, reading, importing, queue, feed)) = opened else { return Ok(()) };
-    metrics.collect(results::standings(Arc::clone(&contests), Arc::clone(&tallies)));
-    let door = Door::new(DoorKind::Import, Arc::clone(&contests), secret, Arc::clone(&queue));
-    let sources = Sources { contests, tallies, reading, feed, importing, door, token };
-    let limits = Limits::of(&config);
-    let grpc = program::listen("results_grpc", config.results_grpc).await?;
-    let outcome = results::run_with(limits, config.results, grpc, sources, shutdown, move |_| drop(starting)).await;
-    queue.flush().await;
-    Ok(outcome?)
+async fn serve(context: Context, starting: Latch) -> ProgramResult {
+    // Opening the stores may create a folder, so an invalid token must be reported first.
+    context.config.read_token()?;
+    let stores = Stores::open(&context.config, &context.health)?;
+    let dependencies = Dependencies::open(&context, &stores, Criticality::Required);
+    let listeners = Listeners::bind(&context.config);
+    program::serve(dependencies, listeners, starting, results::run, context.shutdown.clone()).await
 }

@@ -1,28 +1,30 @@
-//! A request's query, read strictly: every refusal names its parameter, and a parameter that nobody knows or that is there
-//! twice is refused like any other mistake, since a typing error must not silently widen a question.
+//! The parameters of a request. Every refusal names the parameter.
+//!
+//! Unknown parameters and repeated parameters are refused, because a typing error must not silently widen a query.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 use rocket::form::{self, DataField, FromForm, Options, ValueField};
-use votes::Refusal;
+use votes::{DurationError, Refusal, parse_whole_duration};
 
-/// The parameters that nobody has taken yet.
+/// The parameters of a request that the route has not taken yet.
 pub(crate) struct Parameters<'r>(Vec<(&'r str, &'r str)>);
 
 impl<'r> Parameters<'r> {
-    /// Whether a parameter is there.
+    /// Returns whether a parameter is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| *key == name)
     }
 
-    /// All that nobody has taken.
-    pub(crate) fn rest(self) -> Vec<(&'r str, &'r str)> {
+    /// Returns all parameters that were not taken.
+    pub(crate) fn into_rest(self) -> Vec<(&'r str, &'r str)> {
         self.0
     }
-    /// Takes a parameter, if it is there.
+
+    /// Takes a parameter, if it is present.
     ///
     /// # Errors
-    /// If it is there twice, or is no `T`.
+    /// If the parameter is present more than once, or is not a valid `T`.
     pub(crate) fn take<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
         let mut values = self.0.extract_if(.., |(key, _)| *key == name).map(|(_, value)| value);
         let value = values.next();
@@ -32,11 +34,11 @@ impl<'r> Parameters<'r> {
         value.map(|value| value.parse().map_err(|problem| Refusal::field(name, problem))).transpose()
     }
 
-    /// Refuses whatever is left.
-    pub(crate) fn end(self) -> Result<(), Refusal> {
+    /// Refuses the request if there are parameters that were not taken.
+    pub(crate) fn refuse_unknown(self) -> Result<(), Refusal> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(Refusal::field(name, "there is no such parameter here")),
+            Some((name, _)) => Err(Refusal::field(name, "there is no such parameter")),
         }
     }
 }
@@ -60,7 +62,7 @@ impl<'r> FromForm<'r> for Parameters<'r> {
     }
 }
 
-/// How many: 1 to 1000; 100 if nothing is said.
+/// A number of results: 1 to 1000, 100 by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count(u16);
 
@@ -85,7 +87,7 @@ impl FromStr for Count {
     }
 }
 
-/// A length of time: a whole number and its unit, `500ms`, `60s`, `5m`, `2h`, `1d`.
+/// A duration in milliseconds. It is written as a whole number and a unit: `500ms`, `60s`, `5m`, `2h`, `1d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(i64);
 
@@ -109,18 +111,10 @@ impl FromStr for Span {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(unit);
-        let unit = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err("must be a whole number and a unit: 500ms, 60s, 5m, 2h or 1d"),
-        };
-        let number: i64 = number.parse().map_err(|_| "must begin with a whole number: 500ms, 60s, 5m, 2h or 1d")?;
-        number.checked_mul(unit).map(Self).ok_or("is longer than anything can be")
+        parse_whole_duration(text).map(Self::from).map_err(|error| match error {
+            DurationError::Malformed => "must be a whole number and a unit: 500ms, 60s, 5m, 2h or 1d",
+            DurationError::TooLong => "is too long",
+        })
     }
 }
 
@@ -155,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_repeated_wrong_or_unknown_is_named() {
+    fn a_duplicate_invalid_or_unknown_parameter_is_named() {
         let field = |refusal: Refusal| refusal.field.map(String::from);
         let mut twice = parameters(&[("top", "1"), ("other", "x"), ("top", "2")]);
         assert_eq!(field(twice.take::<Count>("top").unwrap_err()).as_deref(), Some("top"));
-        let mut wrong = parameters(&[("top", "many")]);
-        assert_eq!(field(wrong.take::<Count>("top").unwrap_err()).as_deref(), Some("top"));
+        let mut invalid = parameters(&[("top", "many")]);
+        assert_eq!(field(invalid.take::<Count>("top").unwrap_err()).as_deref(), Some("top"));
         let mut unknown = parameters(&[("top", "7"), ("tpo", "8")]);
         assert_eq!(unknown.take::<Count>("top"), Ok(Some(Count(7))));
-        assert_eq!(field(unknown.end().unwrap_err()).as_deref(), Some("tpo"));
+        assert_eq!(field(unknown.refuse_unknown().unwrap_err()).as_deref(), Some("tpo"));
     }
 }

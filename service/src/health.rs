@@ -1,4 +1,7 @@
-//! Readiness as a set of latches, and health as what each dependency answers.
+//! The readiness and the health of a process.
+//!
+//! The process is ready if no latch exists, no check of a required dependency fails, and shutdown has not begun. The
+//! health consists of the results of all checks.
 
 use std::{
     future::Future,
@@ -10,43 +13,44 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::{CheckReport, HealthReport, HealthStatus};
 use futures::future::join_all;
-use serde::Serialize;
 use tokio::sync::watch;
-use votes::Facts;
+use votes::HealthDetails;
 
-/// How long a dependency may take to answer before it counts as failed.
+/// The longest time that a check may take. A slower check counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The health of this process, shared by its services.
+/// The readiness and health of this process, shared by its services.
 #[derive(Clone, Default)]
 pub struct Health(Arc<State>);
 
 #[derive(Default)]
 struct State {
     latches: watch::Sender<Vec<&'static str>>,
-    is_stopping: AtomicBool,
+    is_shutting_down: AtomicBool,
     checks: Mutex<Vec<Arc<Check>>>,
 }
 
 struct Check {
     name: &'static str,
-    weight: Weight,
+    criticality: Criticality,
     probe: Probe,
 }
 
-type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Facts, String>> + Send>> + Send + Sync>;
+type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<HealthDetails, String>> + Send>> + Send + Sync>;
 
-/// What it means when a dependency fails.
+/// What the failure of a dependency means for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    /// The process can't do its work: unhealthy, and not ready.
-    Vital,
-    /// Part of the work waits: degraded, and still ready.
-    Helpful,
+pub enum Criticality {
+    /// The process can't do its work. While the check fails, the process is unhealthy and not ready.
+    Required,
+    /// The process can do a part of its work. While the check fails, the process is degraded but ready.
+    Optional,
 }
 
-/// Holds readiness back until it is dropped.
+/// A condition for readiness, for example that a service has started. The process is not ready while the latch exists;
+/// dropping the latch means that the condition holds.
 pub struct Latch {
     health: Health,
     name: &'static str,
@@ -62,105 +66,67 @@ impl Drop for Latch {
     }
 }
 
-/// One word for the whole process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Every dependency answers.
-    Healthy,
-    /// A helpful one does not.
-    Degraded,
-    /// A vital one does not.
-    Unhealthy,
-}
-
-/// What `/health` shows.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// The worst of the checks.
-    pub status: Status,
-    /// Whether work should be sent here.
-    pub ready: bool,
-    /// What readiness waits for.
-    pub waiting_for: Vec<&'static str>,
-    /// Each dependency.
-    pub checks: Vec<CheckReport>,
-}
-
-/// What one dependency answered.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
-    /// The dependency.
-    pub name: &'static str,
-    /// `healthy`, or what its failure means.
-    pub status: Status,
-    /// How long it took.
-    pub latency_ms: f64,
-    /// What it said, if it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What it says of itself.
-    #[serde(skip_serializing_if = "Facts::is_empty")]
-    pub facts: Facts,
-}
-
 impl Health {
-    /// Holds readiness back until the latch is dropped.
-    pub fn latch(&self, name: &'static str) -> Latch {
+    /// Adds a latch with this name. The process is not ready until the caller drops the latch.
+    pub fn add_latch(&self, name: &'static str) -> Latch {
         self.0.latches.send_modify(|latches| latches.push(name));
         Latch { health: self.clone(), name }
     }
 
-    /// Waits until the last latch has dropped.
-    pub async fn started(&self) {
-        // It fails only without a sender, and we hold that.
+    /// Waits until no latch exists.
+    pub async fn wait_until_started(&self) {
+        // `wait_for` fails only if the sender is dropped, and `self` holds the sender.
         let _ = self.0.latches.subscribe().wait_for(Vec::is_empty).await;
     }
 
-    /// Adds a dependency, if there is none of this name yet. The probe is called at each look at the health.
-    pub fn check<F, R>(&self, name: &'static str, weight: Weight, probe: F)
+    /// Registers the check of a dependency. Each [`report`](Self::report) calls the probe. If a check of this name
+    /// exists, the call has no effect.
+    pub fn add_check<F, R>(&self, name: &'static str, criticality: Criticality, probe: F)
     where
         F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Facts, String>> + Send + 'static,
+        R: Future<Output = Result<HealthDetails, String>> + Send + 'static,
     {
-        let check = Check { name, weight, probe: Box::new(move || Box::pin(probe())) };
+        let check = Check { name, criticality, probe: Box::new(move || Box::pin(probe())) };
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         if checks.iter().all(|check| check.name != name) {
             checks.push(Arc::new(check));
         }
     }
 
-    /// From now on not ready: the first step of leaving.
-    pub fn stop(&self) {
-        self.0.is_stopping.store(true, Ordering::Relaxed);
+    /// Marks the process as not ready from now on. It does not end anything: it is only the first step of a shutdown.
+    pub fn begin_shutdown(&self) {
+        self.0.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
-    /// Asks every dependency, at the same time.
-    pub async fn report(&self) -> Report {
+    /// Runs all checks concurrently and returns their results.
+    pub async fn report(&self) -> HealthReport {
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let checks = join_all(checks.iter().map(|check| ask(check))).await;
+        let checks = join_all(checks.iter().map(|check| run_check(check))).await;
         let waiting_for = self.0.latches.borrow().clone();
         let has = |status| checks.iter().any(|check| check.status == status);
         let status = match () {
-            () if has(Status::Unhealthy) => Status::Unhealthy,
-            () if has(Status::Degraded) => Status::Degraded,
-            () => Status::Healthy,
+            () if has(HealthStatus::Unhealthy) => HealthStatus::Unhealthy,
+            () if has(HealthStatus::Degraded) => HealthStatus::Degraded,
+            () => HealthStatus::Healthy,
         };
-        let is_stopping = self.0.is_stopping.load(Ordering::Relaxed);
-        let ready = !is_stopping && waiting_for.is_empty() && status != Status::Unhealthy;
-        Report { status, ready, waiting_for, checks }
+        let is_shutting_down = self.0.is_shutting_down.load(Ordering::Relaxed);
+        let ready = !is_shutting_down && waiting_for.is_empty() && status != HealthStatus::Unhealthy;
+        let waiting_for = waiting_for.into_iter().map(str::to_owned).collect();
+        HealthReport { status, ready, waiting_for, checks }
     }
 }
 
-async fn ask(check: &Check) -> CheckReport {
+async fn run_check(check: &Check) -> CheckReport {
     let begun = Instant::now();
-    let answer = tokio::time::timeout(CHECK_TIMEOUT, (check.probe)()).await;
-    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
-    let (facts, error) = answer.map_or_else(|error| (Facts::new(), Some(error)), |facts| (facts, None));
-    let status = match (&error, check.weight) {
-        (None, _) => Status::Healthy,
-        (Some(_), Weight::Helpful) => Status::Degraded,
-        (Some(_), Weight::Vital) => Status::Unhealthy,
+    let result = tokio::time::timeout(CHECK_TIMEOUT, (check.probe)()).await;
+    let result = result.unwrap_or_else(|_| Err(format!("no response within {CHECK_TIMEOUT:?}")));
+    let (details, error) = result.map_or_else(|error| (HealthDetails::new(), Some(error)), |details| (details, None));
+    let status = match (&error, check.criticality) {
+        (None, _) => HealthStatus::Healthy,
+        (Some(_), Criticality::Optional) => HealthStatus::Degraded,
+        (Some(_), Criticality::Required) => HealthStatus::Unhealthy,
     };
-    CheckReport { name: check.name, status, latency_ms: begun.elapsed().as_secs_f64() * 1e3, error, facts }
+    let latency_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let details = details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    CheckReport { name: check.name.to_owned(), status, latency_ms, error, details }
 }

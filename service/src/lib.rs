@@ -1,38 +1,41 @@
-//! What every process of Ovation shares: configuration, telemetry, health, the admin endpoints, HTTP manners, and the one
-//! place where shutdown is decided.
+//! The code that all processes of Ovation share: configuration, telemetry, health, the admin endpoints, HTTP and gRPC
+//! servers, and the shutdown.
 //!
-//! | idea | file |
+//! | what | file |
 //! |---|---|
-//! | one typed configuration: flags over environment over file | [`config`] |
-//! | what both doors do alike: measuring, and casting many votes in a line | [`door`] |
-//! | whose request it is where proxies stand before a door | [`client`] |
-//! | who sends most of a door's traffic | `traffic` |
-//! | ready when the last latch drops; healthy when every dependency answers | [`health`] |
-//! | what is measured of every request | [`requests`] |
-//! | who may read single votes | [`token`] |
-//! | how full the machine is | `machine` |
-//! | a vote's way, as spans for a collector | [`traces`] |
+//! | the configuration: flags override the environment, which overrides a file | [`config`] |
+//! | running a program and its services; signals, the steps of a shutdown and its timeout | [`program`] |
+//! | what both producers share: metrics of votes, and casting many votes without waiting | [`ingest`] |
+//! | the address of a client behind trusted proxies | [`client_ip`] |
+//! | the most frequent voters and networks of a producer | `heavy_hitters` |
+//! | readiness and health | [`health`] |
+//! | logs, metrics and the start of tracing | [`telemetry`] |
+//! | the metrics of every request | [`requests`] |
+//! | the token for reading single votes | [`token`] |
+//! | the use of memory, disk and CPU | `resources` |
+//! | traces of votes, as spans for a collector | [`traces`] |
 //! | `/livez`, `/readyz`, `/health`, `/metrics` | [`admin`] |
-//! | how a Rocket server starts, answers errors and drains | [`http`] |
-//! | the connections before it, and their bounds | `connections` |
-//! | how a gRPC server says no | [`grpc`] |
-//! | SIGTERM, the order of leaving and its deadline | [`program`] |
+//! | HTTP servers: their start, errors, shutdown, connections and limits | [`http`] |
+//! | what the `OpenAPI` documents share | [`openapi`] |
+//! | gRPC servers: their start, errors and shutdown | [`grpc`] |
+//! | the error of a server | [`serve`] |
 
 pub mod admin;
-pub mod client;
+pub mod client_ip;
 pub mod config;
-mod connections;
-pub mod door;
 pub mod grpc;
 pub mod health;
+mod heavy_hitters;
 pub mod http;
-mod machine;
+pub mod ingest;
+pub mod openapi;
 pub mod program;
 pub mod requests;
+mod resources;
+pub mod serve;
 pub mod telemetry;
 pub mod token;
 pub mod traces;
-mod traffic;
 
 pub use config::{Config, ConfigError};
 pub use health::Health;

@@ -1,8 +1,8 @@
-//! The frame of every program: it reads the configuration, starts telemetry and the admin endpoints, decides when to leave
-//! and sees to it that leaving ends.
+//! Runs a program: starts telemetry and the admin endpoints, runs the services, and shuts down.
 //!
-//! Leaving, on SIGTERM or SIGINT: not ready first, then the services stop accepting, drain and flush; whatever is still
-//! there after 8 seconds is cut. Everything acknowledged is durable by then, so cutting loses nothing.
+//! On SIGTERM or SIGINT, the process first becomes not ready. Then the services stop accepting requests, finish open
+//! requests and flush. After 8 seconds, the process aborts the tasks that still run. No acknowledged vote is lost:
+//! producers acknowledge a vote only after it is durable on the vote log.
 
 use std::{error::Error, future::Future, net::SocketAddr, process::ExitCode, thread, time::Duration};
 
@@ -13,64 +13,66 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConfigError, Health, admin,
-    health::Latch,
-    machine,
+    admin,
+    config::{Config, ConfigError},
+    health::{Health, Latch},
+    resources,
     telemetry::{self, Metrics},
     traces,
 };
 
-/// The longest that leaving may take.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// The longest time that a shutdown may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How much longer the process waits for whoever does not even give its thread back.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long the process waits after [`SHUTDOWN_TIMEOUT`] for blocked threads to end. After that, it exits.
+const FORCED_EXIT_DELAY: Duration = Duration::from_secs(1);
 
-/// How long the collector of traces may take for the last ones.
-const LAST_TRACES: Duration = Duration::from_secs(1);
+/// The longest time that the export of the last traces may take.
+const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Threads for reading files: a few more than partitions are read at once. Each costs memory.
+/// The maximum number of threads for blocking calls, for example reads of `SQLite` files. It is a little higher than the
+/// default number of partitions, 12, which a consumer reads at the same time. Each thread costs memory.
 const MAX_BLOCKING_THREADS: usize = 16;
 
-/// Exit code of a bad command line or configuration (`EX_USAGE` of sysexits.h).
+/// The exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// What a program's services share.
+/// The state that the services of a program share.
+#[derive(Clone)]
 pub struct Context {
     /// The configuration.
     pub config: Config,
-    /// Readiness and health of the process.
+    /// The readiness and health of the process.
     pub health: Health,
-    /// What is told at `/metrics`.
+    /// The metrics of the process.
     pub metrics: Metrics,
-    /// Cancelled when the process has to leave.
+    /// Cancelled when the process has to shut down.
     pub shutdown: CancellationToken,
-    /// Holds readiness back until the services have latches of their own, or are what is waited for.
-    pub starting: Latch,
 }
 
-/// Anything that can be told to a person.
+/// An error that ends a program. The operator reads its text.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A program's outcome.
-pub type Outcome = Result<(), Failure>;
+/// The result of a program or of one of its services.
+pub type ProgramResult = Result<(), Failure>;
 
-/// Reads the command line. `Err` is the exit code after help, the version or an error was printed.
+/// Parses the command line.
 ///
 /// # Errors
-/// If the program has nothing more to do.
+/// The exit code, if this printed the help, the version or an error. The caller then only has to exit.
 pub fn parse<P: clap::Parser>() -> Result<P, ExitCode> {
     P::try_parse().map_err(|error| {
-        // Nobody is left to tell if this can't be printed.
+        // If printing fails, there is no other way to report it.
         let _ = error.print();
         if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
     })
 }
 
-/// Runs a program from its configuration to its exit code.
-pub fn main<R: Future<Output = Outcome>>(
+/// Runs a program with its configuration and returns the exit code. The process is not ready until `services` drops the
+/// latch that it receives.
+pub fn main<R: Future<Output = ProgramResult>>(
     config: Result<Config, ConfigError>,
-    services: impl FnOnce(Context) -> R,
+    services: impl FnOnce(Context, Latch) -> R,
 ) -> ExitCode {
     let outcome = config.map_err(Into::into).and_then(|config| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -82,77 +84,123 @@ pub fn main<R: Future<Output = Outcome>>(
     exit_code(outcome)
 }
 
-/// Tells the person what went wrong, if anything did.
-pub fn exit_code(outcome: Outcome) -> ExitCode {
+/// Prints the error, if there is one, and returns the exit code.
+pub fn exit_code(outcome: ProgramResult) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     eprintln!("error: {error}");
     if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
 
-/// Binds a listener; `key` is the configuration's key of the address.
+/// Binds a listener. `key` is the configuration key of the address.
 ///
 /// # Errors
-/// Names the key and the address.
+/// If the address can't be bound. The error names the key and the address.
 pub async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
     let problem = |error| ConfigError::new(key, format!("can't listen on {address}: {error}"));
     TcpListener::bind(address).await.map_err(problem)
 }
 
-async fn run<R: Future<Output = Outcome>>(config: Config, services: impl FnOnce(Context) -> R) -> Outcome {
+/// Runs one service: opens its dependencies, opens its listener, drops the latch `starting`, and runs the service until
+/// shutdown. If shutdown begins before both are open, the service does not run.
+///
+/// # Errors
+/// The error of the dependencies, the listener or the service.
+pub async fn serve<L, D, R, E>(
+    dependencies: impl Future<Output = Result<D, Failure>>,
+    listener: impl Future<Output = Result<L, impl Into<Failure>>>,
+    starting: Latch,
+    run: impl FnOnce(L, D, CancellationToken) -> R,
+    shutdown: CancellationToken,
+) -> ProgramResult
+where
+    R: Future<Output = Result<(), E>>,
+    E: Into<Failure>,
+{
+    let open = async {
+        let dependencies = dependencies.await?;
+        Ok::<_, Failure>((listener.await.map_err(Into::into)?, dependencies))
+    };
+    let opened = Box::pin(shutdown.run_until_cancelled(open)).await.transpose()?;
+    let Some((listener, dependencies)) = opened else { return Ok(()) };
+    drop(starting);
+    run(listener, dependencies, shutdown).await.map_err(Into::into)
+}
+
+async fn run<R: Future<Output = ProgramResult>>(
+    config: Config,
+    services: impl FnOnce(Context, Latch) -> R,
+) -> ProgramResult {
     let metrics = telemetry::init(&config)?;
-    let (health, leaving, admin_shutdown) = (Health::default(), CancellationToken::new(), CancellationToken::new());
-    let starting = health.latch("start");
-    tokio::spawn(admin_shutdown.clone().run_until_cancelled_owned(machine::watch(health.clone(), config.data.clone())));
-    // On a task of its own: it answers while a service keeps its thread busy, as client libraries do when they connect.
-    let admin = tokio::spawn(admin::run(config.admin, health.clone(), metrics.clone(), admin_shutdown.clone()));
-    let services = services(Context { config, health: health.clone(), metrics, shutdown: leaving.clone(), starting });
-    let signals = leave_on_signal(&health, &leaving);
+    let (health, shutdown, admin_shutdown) = (Health::default(), CancellationToken::new(), CancellationToken::new());
+    let starting = health.add_latch("start");
+    tokio::spawn(
+        admin_shutdown.clone().run_until_cancelled_owned(resources::watch(health.clone(), resources::folders(&config))),
+    );
+    // The admin endpoints run on a task of their own. So they respond while a service blocks its thread: some client
+    // libraries do that while they connect.
+    let admin = tokio::spawn(serve_admin(config.admin, health.clone(), metrics.clone(), admin_shutdown.clone()));
+    let context = Context { config, health: health.clone(), metrics, shutdown: shutdown.clone() };
+    let services = services(context, starting);
+    let signals = shut_down_on_signal(&health, &shutdown);
     tokio::pin!(admin, services, signals);
 
     let outcome = tokio::select! {
         outcome = async {
             let outcome = services.await;
-            traces::flush(LAST_TRACES).await;
+            traces::flush(TRACE_FLUSH_TIMEOUT).await;
             outcome
         } => outcome,
         outcome = &mut admin => match outcome {
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(error),
             Ok(Ok(())) => Err("the admin endpoints stopped".into()),
             Err(panic) => Err(panic.into()),
         },
         outcome = async {
             signals.await?;
-            leaving.cancelled().await;
-            tokio::time::sleep(DEADLINE).await;
-            tracing::warn!(deadline = ?DEADLINE, "left with connections still open");
+            shutdown.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+            tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "shutdown timed out, aborting the tasks that still run");
             Ok(())
         } => outcome,
     };
-    leaving.cancel();
+    shutdown.cancel();
     admin_shutdown.cancel();
     outcome
 }
 
-async fn leave_on_signal(health: &Health, leaving: &CancellationToken) -> Outcome {
+async fn serve_admin(
+    address: SocketAddr,
+    health: Health,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> ProgramResult {
+    let listener = listen("admin", address).await?;
+    Ok(admin::run(listener, health, metrics, shutdown).await?)
+}
+
+async fn shut_down_on_signal(health: &Health, shutdown: &CancellationToken) -> ProgramResult {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!(signal = name, "leaving");
-    cut_after_deadline();
-    health.stop();
-    leaving.cancel();
+    tracing::info!(signal = name, "shutting down");
+    force_exit_after_timeout();
+    health.begin_shutdown();
+    shutdown.cancel();
     Ok(())
 }
 
-/// Ends the process if it is still there some time after the deadline. That is a task's, so it needs a thread to run on and
-/// ends with the runtime; but client libraries may keep a thread for as long as they like when they close their connections.
-fn cut_after_deadline() {
+/// Exits the process if it still runs [`FORCED_EXIT_DELAY`] after the shutdown timed out.
+///
+/// The timeout in [`run`] is not enough, because it is an async task. A client library that closes its connections can
+/// block a thread of the runtime for any time. Then the task may have no thread to run on, or the runtime waits for
+/// that thread when it ends. This function needs only a thread of its own.
+fn force_exit_after_timeout() {
     thread::spawn(|| {
-        thread::sleep(DEADLINE + GRACE);
-        tracing::warn!(deadline = ?DEADLINE, "left with something that did not end");
+        thread::sleep(SHUTDOWN_TIMEOUT + FORCED_EXIT_DELAY);
+        tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "exiting although a blocked thread has not ended");
         std::process::exit(0);
     });
 }
@@ -168,13 +216,13 @@ mod tests {
 
     use super::*;
 
-    /// The program of the test below, as a process of its own.
+    /// The program of the test below. It runs as a process of its own.
     #[test]
-    #[ignore = "it waits for SIGTERM, and then for ever"]
-    fn a_program_that_keeps_its_thread() {
+    #[ignore = "it waits for SIGTERM and then blocks forever"]
+    fn a_program_that_blocks_its_thread() {
         let config = Config::load(None, json!({ "admin": "127.0.0.1:0" }), 0);
-        main(config, |context| async move {
-            // Whatever runs beside the services has begun, too, when they go on.
+        main(config, |context, _starting| async move {
+            // Gives the task that handles signals the time to begin before the test sends one.
             tokio::task::yield_now().await;
             println!("started");
             context.shutdown.cancelled().await;
@@ -185,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn leaving_ends_in_time_whatever_keeps_a_thread() {
+    fn a_shutdown_ends_in_time_though_a_thread_is_blocked() {
         let mut program: Child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "program::tests::a_program_that_keeps_its_thread", "--nocapture"])
+            .args(["--ignored", "--exact", "program::tests::a_program_that_blocks_its_thread", "--nocapture"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -196,7 +244,7 @@ mod tests {
         assert!(lines.any(|line| line.contains("started")));
         let begun = Instant::now();
         let mut status = None;
-        while status.is_none() && begun.elapsed() < 3 * DEADLINE {
+        while status.is_none() && begun.elapsed() < 3 * SHUTDOWN_TIMEOUT {
             Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap();
             thread::sleep(Duration::from_millis(100));
             status = program.try_wait().unwrap();
@@ -205,6 +253,6 @@ mod tests {
         program.kill().unwrap();
         program.wait().unwrap();
         assert!(status.is_some_and(|status| status.success()), "{status:?}");
-        assert!(took < DEADLINE + 5 * GRACE, "it took {took:?}");
+        assert!(took < SHUTDOWN_TIMEOUT + 5 * FORCED_EXIT_DELAY, "it took {took:?}");
     }
 }

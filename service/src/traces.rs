@@ -1,18 +1,19 @@
-//! Traces of votes for an OpenTelemetry collector: from the door through the log to the counting batch.
+//! Traces votes for an OpenTelemetry collector, from the producer through the vote log to the counted batch.
 //!
-//! | span | is | parent |
+//! | span | covers | parent |
 //! |---|---|---|
-//! | `cast` | a vote from the cast to the log's receipt | the client's `traceparent`, if it sent one |
-//! | `count` | the same vote while its batch is counted | the `traceparent` on the log: the `cast` |
-//! | `count batch` | the batch, linked with the votes that are traced | none |
+//! | `cast` | a vote, from the cast to the log's receipt | the client's `traceparent`, if it sent one |
+//! | `count` | the same vote, while its batch is counted | the `traceparent` on the log: the `cast` span |
+//! | `count batch` | the batch, with links to its traced votes | none |
 //!
-//! Off unless it is configured, and then there is no [`tracer`]: whoever traces asks once and keeps an empty `Option`.
+//! Tracing is off unless it is configured. If tracing is off, [`tracer`] returns `None`.
 //!
-//! Spans are made whole at their end. What has to be known of a `cast` at its beginning is its id, since the log carries it;
-//! so a span that is under way is two ids and a time, and nothing is locked. [`export`] takes spans to the collector.
+//! The data of a span is created when the span ends. At its beginning, only the id is needed, because the log carries
+//! the id of a `cast` span. So an open span is only its ids and its start time, and needs no lock. [`export`] sends the
+//! spans to the collector.
 //!
-//! Names of attributes are in this file only: OpenTelemetry's conventions for messaging are still in development,
-//! <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>.
+//! The names of attributes are only in this file, because OpenTelemetry's conventions for messaging are still in
+//! development: <https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>.
 
 mod export;
 
@@ -32,14 +33,14 @@ use opentelemetry_sdk::{
     trace::{IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanData, SpanEvents, SpanLinks},
 };
 use votes::{
-    Accepted, Batch, Counted, DoorKind, Offset, Partition, Reason, Refusal, Standing, StoreError, TraceParent, VoteId,
-    VoteRequest,
+    Accepted, Batch, Counted, CountedVotes, Offset, Partition, ProducerKind, Reason, Refusal, StoreError, TraceParent,
+    VoteId, VoteRequest,
 };
 
 use self::export::Queue;
-use crate::{Config, ConfigError};
+use crate::config::{Config, ConfigError};
 
-// OpenTelemetry's names.
+// Attribute names of OpenTelemetry.
 const MESSAGING_SYSTEM: &str = "messaging.system";
 const MESSAGING_DESTINATION: &str = "messaging.destination.name";
 const MESSAGING_PARTITION: &str = "messaging.destination.partition.id";
@@ -50,30 +51,32 @@ const MESSAGING_OPERATION: &str = "messaging.operation.name";
 const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
 const ERROR: &str = "error.type";
 
-// Our own.
+// Our own attribute names.
 const CONTEST: &str = "ovation.contest";
-const DOOR: &str = "ovation.door";
+const PRODUCER: &str = "ovation.producer";
 const IS_COUNTED: &str = "ovation.counted";
 const BATCH_VOTES: &str = "ovation.batch.votes";
 const BATCH_DUPLICATES: &str = "ovation.batch.duplicates";
 const BATCH_FROM: &str = "ovation.batch.from_offset";
 const BATCH_TO: &str = "ovation.batch.to_offset";
 
-/// The most links of a span: OpenTelemetry's own limit. The `count` spans of further votes still name the batch.
-const MOST_LINKS: usize = 128;
+/// The maximum number of links of a span, which is OpenTelemetry's default limit. The `count` spans of further votes
+/// still link to the batch.
+const MAX_LINKS: usize = 128;
 
-/// The tracer of this process, once it is configured.
+/// The tracer of this process, if tracing is configured.
 static TRACER: OnceLock<Tracer> = OnceLock::new();
 
-/// The tracer of this process; `None` if nothing is traced. Telemetry must be set up before. Ask once, not for each vote.
+/// Returns the tracer of this process, or `None` if votes are not traced. Set up the telemetry of the process first.
+/// Call this once, not for each vote.
 pub fn tracer() -> Option<Tracer> {
     TRACER.get().cloned()
 }
 
-/// Starts tracing, if it is configured. Once per process, within its runtime.
+/// Starts tracing, if it is configured. Call this once per process, within the Tokio runtime.
 ///
 /// # Errors
-/// If the collector's URL is of no use.
+/// If the collector's URL is invalid.
 pub(crate) fn init(config: &Config, program: String) -> Result<(), ConfigError> {
     let Some(collector) = &config.traces else { return Ok(()) };
     let resource = Resource::builder()
@@ -81,8 +84,8 @@ pub(crate) fn init(config: &Config, program: String) -> Result<(), ConfigError> 
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let queue = Queue::start(collector.as_str(), &resource)?;
-    let (system, destination) = log_names(&config.queue);
-    let shared = Shared {
+    let (system, destination) = log_names(&config.vote_log);
+    let state = TracerState {
         sampler: Sampler::TraceIdRatioBased(config.traces_ratio.get()),
         ids: RandomIdGenerator::default(),
         scope: InstrumentationScope::builder("ovation").with_version(env!("CARGO_PKG_VERSION")).build(),
@@ -90,20 +93,20 @@ pub(crate) fn init(config: &Config, program: String) -> Result<(), ConfigError> 
         queue,
     };
     tracing::info!(collector = collector.as_str(), ratio = config.traces_ratio.get(), "votes are traced");
-    // Whoever sets telemetry up twice keeps the first.
-    let _ = TRACER.set(Tracer(Arc::new(shared)));
+    // If this is called twice, the first tracer remains in use.
+    let _ = TRACER.set(Tracer(Arc::new(state)));
     Ok(())
 }
 
-/// Hands what was traced to the collector, for as long as `patience`. What it does not take by then is lost.
-pub(crate) async fn flush(patience: Duration) {
-    if let Some(Tracer(shared)) = TRACER.get() {
-        // The queue has said what it lost.
-        let _ = tokio::time::timeout(patience, shared.queue.flush()).await;
+/// Exports the spans in the queue. The spans that the collector does not accept within `timeout` are lost.
+pub(crate) async fn flush(timeout: Duration) {
+    if let Some(Tracer(state)) = TRACER.get() {
+        // After a timeout, the process ends without the remaining spans.
+        let _ = tokio::time::timeout(timeout, state.queue.flush()).await;
     }
 }
 
-/// What the conventions call the system and the destination, of a vote log's URL.
+/// Returns the messaging system and the destination, as the conventions define them, for the URL of a vote log.
 fn log_names(url: &str) -> (String, String) {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     let path = rest.split_once('?').map_or(rest, |(path, _)| path);
@@ -111,23 +114,23 @@ fn log_names(url: &str) -> (String, String) {
     (scheme.to_owned(), if topic.is_empty() { "votes" } else { topic }.to_owned())
 }
 
-/// Traces votes. A vote is traced if the client says so in its `traceparent`, or if it sent none and is of the configured
-/// share.
+/// Traces votes. If a client sends a valid `traceparent`, its sampled flag decides whether the vote is traced. Of all
+/// other votes, the configured share is traced.
 #[derive(Clone)]
-pub struct Tracer(Arc<Shared>);
+pub struct Tracer(Arc<TracerState>);
 
-struct Shared {
-    /// Decides on votes without a parent.
+struct TracerState {
+    /// Decides whether to trace a vote whose client sent no `traceparent`.
     sampler: Sampler,
     ids: RandomIdGenerator,
     scope: InstrumentationScope,
-    /// What every span says of the vote log.
+    /// The attributes of the vote log, which every span has.
     log: [KeyValue; 2],
     queue: Queue,
 }
 
-/// A span that is under way.
-struct Begun {
+/// A span that has not ended.
+struct OpenSpan {
     name: &'static str,
     kind: SpanKind,
     context: SpanContext,
@@ -137,12 +140,12 @@ struct Begun {
 }
 
 impl Tracer {
-    /// Begins the span of a vote that is cast, and makes it what the vote carries on. `None` if the vote is not traced: then
-    /// it is left as it is.
-    pub fn cast(&self, door: DoorKind, request: &mut VoteRequest) -> Option<Box<Cast>> {
+    /// Begins the span of a vote that is cast, and sets the `traceparent` of `request` to it. If the vote is not
+    /// traced, returns `None` and does not change `request`.
+    pub fn begin_cast_span(&self, producer: ProducerKind, request: &mut VoteRequest) -> Option<Box<CastSpan>> {
         let client = request.traceparent.as_deref().and_then(TraceParent::parse);
         let span = match client.as_ref().and_then(context_of) {
-            Some(client) if client.is_sampled() => self.begin("cast", SpanKind::Server, client),
+            Some(client) if client.is_sampled() => self.begin_child("cast", SpanKind::Server, client),
             Some(_) => return None,
             None => {
                 let trace = self.0.ids.new_trace_id();
@@ -151,47 +154,51 @@ impl Tracer {
                 if decided != SamplingDecision::RecordAndSample {
                     return None;
                 }
-                self.begin_in(trace, "cast", kind, SpanContext::empty_context())
+                self.begin_in_trace(trace, "cast", kind, SpanContext::empty_context())
             }
         };
         request.traceparent = Some(header_of(&span.context));
         let contest = request.contest.clone();
-        Some(Box::new(Cast { tracer: self.clone(), door, contest, span: Some(span) }))
+        Some(Box::new(CastSpan { tracer: self.clone(), producer, contest, span: Some(span) }))
     }
 
-    /// Begins the span of a batch that is counted. `None` if none of its votes is traced.
-    pub fn count(&self, batch: &Batch) -> Option<Counting> {
+    /// Begins the span of a batch that is counted. Returns `None` if no vote of the batch is traced.
+    pub fn start_batch_span(&self, batch: &Batch) -> Option<BatchSpan> {
         let traced = batch.records.iter().filter_map(|record| {
             let vote = record.vote.as_ref().ok()?;
             let cast = context_of(vote.traceparent.as_ref()?).filter(SpanContext::is_sampled)?;
-            Some(Traced { offset: record.offset, vote_id: vote.vote_id, cast })
+            Some(TracedVote { offset: record.offset, vote_id: vote.vote_id, cast })
         });
-        let votes: Vec<Traced> = traced.collect();
+        let votes: Vec<TracedVote> = traced.collect();
         if votes.is_empty() {
             return None;
         }
-        let span =
-            self.begin_in(self.0.ids.new_trace_id(), "count batch", SpanKind::Consumer, SpanContext::empty_context());
+        let span = self.begin_in_trace(
+            self.0.ids.new_trace_id(),
+            "count batch",
+            SpanKind::Consumer,
+            SpanContext::empty_context(),
+        );
         let Batch { partition, from, to, ref records } = *batch;
-        Some(Counting { tracer: self.clone(), partition, from, to, records: records.len(), votes, span })
+        Some(BatchSpan { tracer: self.clone(), partition, from, to, records: records.len(), votes, span })
     }
 
-    fn begin(&self, name: &'static str, kind: SpanKind, parent: SpanContext) -> Begun {
-        self.begin_in(parent.trace_id(), name, kind, parent)
+    fn begin_child(&self, name: &'static str, kind: SpanKind, parent: SpanContext) -> OpenSpan {
+        self.begin_in_trace(parent.trace_id(), name, kind, parent)
     }
 
-    fn begin_in(&self, trace: TraceId, name: &'static str, kind: SpanKind, parent: SpanContext) -> Begun {
+    fn begin_in_trace(&self, trace: TraceId, name: &'static str, kind: SpanKind, parent: SpanContext) -> OpenSpan {
         let id = self.0.ids.new_span_id();
         let context = SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::NONE);
-        Begun { name, kind, context, parent, at: SystemTime::now() }
+        OpenSpan { name, kind, context, parent, at: SystemTime::now() }
     }
 
-    fn end(&self, span: Begun, own: Vec<KeyValue>, links: Vec<SpanContext>, status: Status) {
+    fn end_span(&self, span: OpenSpan, own: Vec<KeyValue>, links: Vec<SpanContext>, status: Status) {
         let mut attributes = own;
         attributes.extend_from_slice(&self.0.log);
         let mut span_links = SpanLinks::default();
-        span_links.dropped_count = u32::try_from(links.len().saturating_sub(MOST_LINKS)).unwrap_or(u32::MAX);
-        span_links.links = links.into_iter().take(MOST_LINKS).map(Link::with_context).collect();
+        span_links.dropped_count = u32::try_from(links.len().saturating_sub(MAX_LINKS)).unwrap_or(u32::MAX);
+        span_links.links = links.into_iter().take(MAX_LINKS).map(Link::with_context).collect();
         self.0.queue.put(SpanData {
             span_context: span.context,
             parent_span_id: span.parent.span_id(),
@@ -199,7 +206,7 @@ impl Tracer {
             span_kind: span.kind,
             name: Cow::Borrowed(span.name),
             start_time: span.at,
-            // A clock that was set back makes no span end before it began.
+            // If the clock was set back, the span must not end before it began.
             end_time: SystemTime::now().max(span.at),
             attributes,
             dropped_attributes_count: 0,
@@ -211,24 +218,25 @@ impl Tracer {
     }
 }
 
-/// The span of a vote on its way to the log. If it is dropped, nobody waited for the receipt.
-pub struct Cast {
+/// The span of a vote that is cast. Call [`end`](Self::end) or [`discard`](Self::discard). If the span is dropped
+/// before, it ends with the error `abandoned`: the caller stopped waiting for the receipt.
+pub struct CastSpan {
     tracer: Tracer,
-    door: DoorKind,
+    producer: ProducerKind,
     contest: Option<String>,
-    /// Until it has ended.
-    span: Option<Begun>,
+    /// `None` after the span has ended.
+    span: Option<OpenSpan>,
 }
 
-impl Cast {
-    /// Ends it with what became of the vote.
+impl CastSpan {
+    /// Ends the span with the outcome of the vote.
     pub fn end(mut self: Box<Self>, outcome: &Result<Accepted, Refusal>) {
         match outcome {
             Ok(accepted) => {
-                let place = accepted.receipt.place;
+                let position = accepted.receipt.position;
                 let attributes = vec![
-                    KeyValue::new(MESSAGING_PARTITION, place.partition.to_string()),
-                    offset(MESSAGING_OFFSET, place.offset),
+                    KeyValue::new(MESSAGING_PARTITION, position.partition.to_string()),
+                    offset(MESSAGING_OFFSET, position.offset),
                     KeyValue::new(MESSAGING_MESSAGE, accepted.vote_id.to_string()),
                     KeyValue::new(CONTEST, accepted.contest.as_str().to_owned()),
                 ];
@@ -238,7 +246,7 @@ impl Cast {
                 let mut attributes = vec![KeyValue::new(ERROR, refusal.reason.slug())];
                 attributes.extend(refusal.vote_id.map(|id| KeyValue::new(MESSAGING_MESSAGE, id.to_string())));
                 attributes.extend(self.contest.take().map(|contest| KeyValue::new(CONTEST, contest)));
-                // By the conventions a client's mistake is no error of the server's span.
+                // According to the conventions, a mistake of the client is not an error of the server's span.
                 let status = match refusal.reason {
                     Reason::QueueFull | Reason::LogUnavailable => Status::error(refusal.detail.clone()),
                     _ => Status::Unset,
@@ -248,47 +256,48 @@ impl Cast {
         }
     }
 
-    /// Forgets it: the vote was not cast after all.
-    pub fn forget(mut self: Box<Self>) {
+    /// Discards the span, because the vote was not cast.
+    pub fn discard(mut self: Box<Self>) {
         self.span = None;
     }
 
     fn finish(&mut self, mut attributes: Vec<KeyValue>, status: Status) {
         let Some(span) = self.span.take() else { return };
-        attributes.push(KeyValue::new(DOOR, self.door.as_str()));
+        attributes.push(KeyValue::new(PRODUCER, self.producer.as_str()));
         attributes.push(KeyValue::new(MESSAGING_OPERATION, "cast"));
         attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, "send"));
-        self.tracer.end(span, attributes, Vec::new(), status);
+        self.tracer.end_span(span, attributes, Vec::new(), status);
     }
 }
 
-impl Drop for Cast {
+impl Drop for CastSpan {
     fn drop(&mut self) {
         self.finish(vec![KeyValue::new(ERROR, "abandoned")], Status::Unset);
     }
 }
 
-/// The span of a batch that is counted, and of its votes that are traced.
-pub struct Counting {
+/// The span of a batch that is counted, and the spans of its traced votes.
+pub struct BatchSpan {
     tracer: Tracer,
     partition: Partition,
     from: Offset,
     to: Offset,
     records: usize,
-    votes: Vec<Traced>,
-    span: Begun,
+    votes: Vec<TracedVote>,
+    span: OpenSpan,
 }
 
-/// A vote of a batch.
-struct Traced {
+/// A traced vote of a batch.
+struct TracedVote {
     offset: Offset,
     vote_id: VoteId,
-    /// What the log carries.
+    /// The context of the `cast` span, which the log carries.
     cast: SpanContext,
 }
 
-impl Counting {
-    /// Ends it. Votes have spans of their own only in a batch that was counted: those of another are in one again.
+impl BatchSpan {
+    /// Ends the span. If the batch was counted, this also creates a span for each traced vote of the batch. Otherwise,
+    /// the votes will be in a later batch again.
     pub fn end(self, outcome: &Result<Counted, StoreError>) {
         let own = |more: &[KeyValue]| {
             let mut attributes = vec![
@@ -297,7 +306,7 @@ impl Counting {
                 KeyValue::new(MESSAGING_OPERATION, "count"),
             ];
             attributes.extend_from_slice(more);
-            self.shared(attributes)
+            self.with_common(attributes)
         };
         let (attributes, status) = match outcome {
             Ok(Counted::Done { votes, duplicates, .. }) => {
@@ -305,30 +314,30 @@ impl Counting {
                 let numbers = [number(BATCH_VOTES, votes.count()), number(BATCH_DUPLICATES, *duplicates)];
                 (own(&numbers), Status::Unset)
             }
-            Ok(Counted::Disagreed) => (own(&[KeyValue::new(ERROR, "disagreed")]), Status::Unset),
+            Ok(Counted::PositionsChanged) => (own(&[KeyValue::new(ERROR, "disagreed")]), Status::Unset),
             Err(error) => (own(&[KeyValue::new(ERROR, error.store)]), Status::error(error.to_string())),
         };
         let links = self.votes.into_iter().map(|vote| vote.cast).collect();
-        self.tracer.end(self.span, attributes, links, status);
+        self.tracer.end_span(self.span, attributes, links, status);
     }
 
-    fn end_votes(&self, standing: &Standing) {
-        let standing: HashSet<Offset> = standing.iter().map(|logged| logged.place.offset).collect();
+    fn end_votes(&self, counted: &CountedVotes) {
+        let counted: HashSet<Offset> = counted.iter().map(|logged| logged.position.offset).collect();
         for vote in &self.votes {
-            let mut span = self.tracer.begin("count", SpanKind::Consumer, vote.cast.clone());
+            let mut span = self.tracer.begin_child("count", SpanKind::Consumer, vote.cast.clone());
             span.at = self.span.at;
             let attributes = vec![
                 offset(MESSAGING_OFFSET, vote.offset),
                 KeyValue::new(MESSAGING_MESSAGE, vote.vote_id.to_string()),
                 KeyValue::new(MESSAGING_OPERATION, "count"),
-                KeyValue::new(IS_COUNTED, standing.contains(&vote.offset)),
+                KeyValue::new(IS_COUNTED, counted.contains(&vote.offset)),
             ];
-            self.tracer.end(span, self.shared(attributes), vec![self.span.context.clone()], Status::Unset);
+            self.tracer.end_span(span, self.with_common(attributes), vec![self.span.context.clone()], Status::Unset);
         }
     }
 
-    /// With what the batch's span and those of its votes have in common.
-    fn shared(&self, mut attributes: Vec<KeyValue>) -> Vec<KeyValue> {
+    /// Adds the attributes that the span of the batch and the spans of its votes share.
+    fn with_common(&self, mut attributes: Vec<KeyValue>) -> Vec<KeyValue> {
         attributes.push(KeyValue::new(MESSAGING_PARTITION, self.partition.to_string()));
         attributes.push(number(MESSAGING_BATCH, self.records as u64));
         attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, "process"));
@@ -344,7 +353,7 @@ fn number(key: &'static str, value: u64) -> KeyValue {
     KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-/// The context of a header. Ids of zeros only are nobody's.
+/// Returns the context of a header, or `None` if one of its ids is zero.
 fn context_of(header: &TraceParent) -> Option<SpanContext> {
     let mut parts = header.as_str().split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
@@ -353,7 +362,7 @@ fn context_of(header: &TraceParent) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, TraceState::NONE)).filter(SpanContext::is_valid)
 }
 
-/// A context as a header: <https://www.w3.org/TR/trace-context/#traceparent-header>.
+/// Formats a context as a header: <https://www.w3.org/TR/trace-context/#traceparent-header>.
 fn header_of(context: &SpanContext) -> String {
     format!("00-{:032x}-{:016x}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
 }
@@ -363,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_read_as_it_is_written() {
+    fn a_parsed_header_is_formatted_as_the_same_text() {
         for header in [
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-0000000000000000000000000000000a-000000000000000b-00",
@@ -381,10 +390,9 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_named_as_the_conventions_have_it() {
-        let names = |url| log_names(url);
+    fn the_url_of_a_log_gives_its_messaging_system_and_destination() {
         let owned = |system: &str, destination: &str| (system.to_owned(), destination.to_owned());
-        assert_eq!(names("embedded:"), owned("embedded", "votes"));
-        assert_eq!(names("kafka://a:9092,b:9092/ballots?partitions=3"), owned("kafka", "ballots"));
+        assert_eq!(log_names("embedded:"), owned("embedded", "votes"));
+        assert_eq!(log_names("kafka://a:9092,b:9092/ballots?partitions=3"), owned("kafka", "ballots"));
     }
 }

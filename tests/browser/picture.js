@@ -1,4 +1,4 @@
-// Takes the README's picture of the live page: OVATION_BIN=target/release/ovation node tests/browser/picture.js FILE
+// Takes the screenshot of the live page for the README: OVATION_BIN=target/release/ovation node tests/browser/picture.js FILE
 
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -16,7 +16,7 @@ try {
   await ovation.start();
   const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, deviceScaleFactor: 1.5 });
   await page.goto(ovation.url);
-  // The picture is of a flood under way: the chart needs some past.
+  // The chart needs some history, so the flood runs for a while before the screenshot.
   await pause(MINUTES_OF_VOTES * 60_000);
   await page.screenshot({ path: process.argv[2] });
 } finally {

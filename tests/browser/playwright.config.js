@@ -3,7 +3,7 @@ import { defineConfig } from "@playwright/test";
 export default defineConfig({
   testDir: "specs",
   reporter: "line",
-  // One program and one browser at a time: machines that run this also build Rust.
+  // One program and one browser at a time, because the machine may be busy with builds.
   workers: 1,
   timeout: 60_000,
   expect: { timeout: 15_000 },

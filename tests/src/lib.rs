@@ -1,8 +1,8 @@
-//! Drives the built program `ovation` from outside, as its users do.
+//! These helpers drive the built programs from outside, as users do.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)]
 
 pub mod chaos;
-pub mod ending;
+pub mod on_signal;
 pub mod stack;
 
 use std::{
@@ -20,61 +20,64 @@ use uuid::Uuid;
 
 use crate::stack::Urls;
 
-/// Far longer than anything takes on a busy machine: a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// The longest time that a test waits for a condition. No condition needs this long, even on a busy machine, so the
+/// test then fails.
+pub const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The program, as built beside this test.
+/// Returns the path of the program `ovation`, built in the same folder as this test.
 pub fn program() -> PathBuf {
     program_named("ovation")
 }
 
-/// One of the programs, as built beside this one.
+/// Returns the path of a program, built in the same folder as this one.
 pub fn program_named(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
-    let beside = this.parent().unwrap();
-    // Tests are in a folder of their own beneath the programs'.
-    let folder = if beside.ends_with("deps") { beside.parent().unwrap() } else { beside };
+    let folder = this.parent().unwrap();
+    // Tests are in `deps`, a subfolder of the folder with the programs.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
     let program = folder.join(name);
     assert!(program.is_file(), "{} is not built; run `cargo build --workspace` first", program.display());
     program
 }
 
-/// The program, as a command that takes no store from the environment: each test says where its own are.
+/// Returns a command that runs `ovation`. The environment of the command has no stores: each test passes its own.
 pub fn command() -> Command {
     without_stores(Command::new(program()))
 }
 
-fn without_stores(mut command: Command) -> Command {
-    for key in ["OVATION_QUEUE", "OVATION_TALLY", "OVATION_BOOK", "OVATION_OBJECTS"] {
+/// Removes the variables with the stores from the environment of a command.
+pub fn without_stores(mut command: Command) -> Command {
+    for key in ["OVATION_VOTE_LOG", "OVATION_TALLIES", "OVATION_LEDGER", "OVATION_OBJECTS"] {
         command.env_remove(key);
     }
     command
 }
 
-/// A topic, keys and a database of a test's own, on the servers that `dev/stack` started.
+/// The stores of one test on the servers of `dev/stack`: its own topic, prefix of keys, and database.
 #[derive(Clone, Debug)]
 pub struct Servers {
     pub urls: Urls,
-    /// What the topic, the keys' prefix and the database are called.
+    /// The name of the topic, the prefix of keys and the database.
     pub name: String,
 }
 
 impl Servers {
+    /// Returns stores that no other test uses, on the servers that the environment names.
     pub fn fresh() -> Self {
         let url = |key: &str| {
             std::env::var(key).unwrap_or_else(|_| panic!("no {key}: run `dev/stack up && export $(dev/stack env)`"))
         };
         let name = format!("test-{}", Uuid::now_v7());
-        let on = |url: String| url.rsplit_once('/').unwrap().0.to_owned();
+        let without_path = |url: String| url.rsplit_once('/').unwrap().0.to_owned();
         let urls = Urls {
-            queue: format!("{}/{name}", on(url("OVATION_QUEUE"))),
-            tally: format!("{}?prefix={name}", url("OVATION_TALLY")),
-            book: format!("{}/{name}", on(url("OVATION_BOOK"))),
+            vote_log: format!("{}/{name}", without_path(url("OVATION_VOTE_LOG"))),
+            tallies: format!("{}?prefix={name}", url("OVATION_TALLIES")),
+            ledger: format!("{}/{name}", without_path(url("OVATION_LEDGER"))),
         };
         Self { urls, name }
     }
 
-    /// A key of the tallies.
+    /// Returns a key of the tallies.
     pub fn key(&self, rest: &str) -> String {
         format!("{{{}}}:{rest}", self.name)
     }
@@ -84,13 +87,13 @@ impl Servers {
         run(&[command, &self.urls.flags()].concat())
     }
 
-    /// Runs the audit and returns its report, having checked that the exit code agrees with it.
+    /// Runs the audit, checks that the exit code agrees with the report, and returns the report.
     pub fn audit(&self) -> Value {
-        report(&self.run(&["audit", "--json"]))
+        audit_report(&self.run(&["audit", "--json"]))
     }
 }
 
-/// Where a system listens.
+/// The addresses of a system.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     pub rest: SocketAddr,
@@ -101,19 +104,20 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Five free ports.
+    /// Returns addresses with five free ports.
     pub fn free() -> Self {
         let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         Self { rest: free(), grpc: free(), results: free(), results_grpc: free(), admin: free() }
     }
 }
 
-/// A port that nobody listens on. It is below those that outgoing connections are given, so none of them takes it meanwhile.
+/// Returns a free port. The port is below Linux's range of ports for outgoing connections, so no connection takes it
+/// before the test listens on it.
 pub fn free_port() -> u16 {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
-        // Other test processes begin elsewhere.
-        let next = std::process::id() * 10 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        // The first port depends on the id of the process, because tests run in several processes.
+        let next = std::process::id() * 10 + COUNT.fetch_add(1, Ordering::Relaxed);
         let port = 20_000 + u16::try_from(next % 12_000).unwrap();
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
@@ -129,19 +133,19 @@ pub struct System {
 }
 
 impl System {
-    /// Starts on free ports and waits until it is ready.
+    /// Starts on free ports, and waits until the system is ready.
     pub fn start(data: &Path) -> Self {
         Self::start_with(data, Addresses::free(), &[])
     }
 
-    /// Starts with more flags.
+    /// Starts with these addresses and additional flags, and waits until the system is ready.
     pub fn start_with(data: &Path, addresses: Addresses, flags: &[&str]) -> Self {
         let mut system = Self::spawn(command(), data, addresses, flags);
         system.wait_until_ready();
         system
     }
 
-    /// Starts `command up ...`, where `command` may be the program or something that runs it.
+    /// Starts `command up ...`. `command` is the program, or a tool that runs the program, for example `strace`.
     pub fn spawn(mut command: Command, data: &Path, addresses: Addresses, flags: &[&str]) -> Self {
         let Addresses { rest, grpc, results, results_grpc, admin } = addresses;
         command = without_stores(command);
@@ -170,7 +174,7 @@ impl System {
         });
     }
 
-    /// What it logged.
+    /// Returns the log of the system.
     pub fn log(&self) -> String {
         let mut log = String::new();
         File::open(self.data.with_extension("log")).unwrap().read_to_string(&mut log).unwrap();
@@ -181,13 +185,13 @@ impl System {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    /// SIGKILL: it gets no chance to finish anything.
+    /// Sends SIGKILL, and waits for the end of the process.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it left.
+    /// Sends SIGTERM. Returns the exit status, and the time until the process ended.
     pub fn stop(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         self.send_sigterm();
@@ -201,14 +205,14 @@ impl System {
 
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
-        wait_for("the system to leave", || {
+        wait_for("the system to stop", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
         status.unwrap()
     }
 
-    /// Posts a vote and returns the status and the answer.
+    /// Posts a vote. Returns the status and the body of the response.
     pub fn post(&self, vote: &Value) -> (u16, Value) {
         self.post_text(&vote.to_string())
     }
@@ -223,7 +227,7 @@ impl System {
         post(&url, "application/json", &votes.to_string())
     }
 
-    /// Gets JSON from the results.
+    /// Gets a JSON response from the results.
     pub fn results(&self, path: &str) -> Value {
         get(&format!("http://{}{path}", self.addresses.results))
     }
@@ -232,7 +236,7 @@ impl System {
         self.results(&format!("/v1/contests/{contest}/tally"))["total"].as_u64().unwrap()
     }
 
-    /// Waits until everything that is on the log is counted.
+    /// Waits until all records of the log are counted.
     pub fn wait_until_counted(&self) {
         wait_for("all votes to be counted", || {
             let tally = self.results("/v1/contests/bands/tally");
@@ -243,7 +247,7 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -253,7 +257,7 @@ impl Drop for System {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TEST_TIMEOUT)).build().into()
 }
 
 pub fn post(url: &str, media_type: &str, body: &str) -> (u16, Value) {
@@ -278,29 +282,32 @@ pub fn start(args: &[&str]) -> Child {
     command().args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// The one JSON value that a command printed.
+/// Parses the JSON value that a command printed.
 pub fn json(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text)
         .unwrap_or_else(|error| panic!("{error} in {text:?}; stderr: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Runs the audit on a folder and returns its report, having checked that the exit code agrees with it.
+/// Runs the audit on a folder, checks that the exit code agrees with the report, and returns the report.
 pub fn audit(data: &Path) -> Value {
-    report(&run(&["audit", "--json", "--data", data.to_str().unwrap()]))
+    audit_report(&run(&["audit", "--json", "--data", data.to_str().unwrap()]))
 }
 
-fn report(output: &Output) -> Value {
+fn audit_report(output: &Output) -> Value {
     let report = json(output);
     assert_eq!(report["ok"].as_bool().unwrap(), output.status.success(), "{report}");
     report
 }
 
-/// Waits for a condition, for as long as [`PATIENCE`].
+/// Waits for a condition.
+///
+/// # Panics
+/// If the condition is false after [`TEST_TIMEOUT`].
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(begun.elapsed() < TEST_TIMEOUT, "waited {TEST_TIMEOUT:?} for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

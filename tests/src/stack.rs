@@ -1,4 +1,4 @@
-//! The real servers, as `dev/stack` runs them, in a folder and on ports of a test's own.
+//! Real servers for one test. `dev/stack` runs them with a folder and ports of their own.
 
 use std::{
     net::SocketAddr,
@@ -9,44 +9,47 @@ use std::{
 
 use serde_json::json;
 
-use crate::ending::on_signal;
+use crate::on_signal::on_signal;
 
-/// The repository.
+/// Returns the root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Running servers. Stopped when dropped, and their data deleted unless somebody will want to look at them.
+/// Running servers. Dropping this stops the servers, and deletes their data, unless the test panicked or called
+/// [`keep_data`](Self::keep_data).
 pub struct Stack {
     pub folder: PathBuf,
     pub port: u16,
     pub brokers: u16,
     pub urls: Urls,
-    is_kept: bool,
-    /// Options of `dev/stack up`, and the environment it reads.
+    keeps_data: bool,
+    /// The additional options of `dev/stack up`.
     options: Vec<&'static str>,
+    /// The environment variables that `dev/stack` reads.
     environment: Vec<(&'static str, String)>,
-    /// Commands that change the servers take turns, so that the last one, which stops them, is the last.
-    turn: Arc<Mutex<()>>,
+    /// Serialises the commands of `dev/stack`. A signal locks this until the end of the process, so no command starts a
+    /// server after the servers were stopped.
+    command_lock: Arc<Mutex<()>>,
 }
 
-/// Where the stores are.
+/// The URLs of the stores.
 #[derive(Clone, Debug)]
 pub struct Urls {
-    pub queue: String,
-    pub tally: String,
-    pub book: String,
+    pub vote_log: String,
+    pub tallies: String,
+    pub ledger: String,
 }
 
 impl Urls {
-    /// The brokers as Kafka's clients want them.
+    /// Returns the value of `bootstrap.servers`.
     pub fn brokers(&self) -> &str {
-        self.queue.strip_prefix("kafka://").and_then(|rest| rest.split_once('/')).unwrap().0
+        self.vote_log.strip_prefix("kafka://").and_then(|rest| rest.split_once('/')).unwrap().0
     }
 
-    /// As flags of every program.
+    /// Returns the flags of a program.
     pub fn flags(&self) -> [&str; 6] {
-        ["--queue", &self.queue, "--tally", &self.tally, "--book", &self.book]
+        ["--vote-log", &self.vote_log, "--tallies", &self.tallies, "--ledger", &self.ledger]
     }
 }
 
@@ -56,13 +59,14 @@ impl Stack {
         Self::up_with(folder, port, brokers, Vec::new(), Vec::new())
     }
 
-    /// As [`up`](Self::up), with stores that speak TLS and ask for a password. They take eight ports.
+    /// Starts servers as [`up`](Self::up) does, with stores that require TLS and a password, on eight ports.
     pub fn secured(folder: &Path, port: u16) -> Self {
         Self::up_with(folder, port, 1, vec!["--secure"], Vec::new())
     }
 
-    /// As [`up`](Self::up), with Prometheus, which asks these admin ports each second, the exporters, and Alertmanager, which
-    /// tells the webhook at once what takes it minutes otherwise. They take 15 ports.
+    /// Starts servers as [`up`](Self::up) does, with the exporters, Prometheus and Alertmanager. Prometheus scrapes the
+    /// admin ports every second. Alerts are 60 times faster than in production, and Alertmanager notifies the webhook.
+    /// The servers use 15 ports.
     pub fn watched(folder: &Path, port: u16, admin: &[SocketAddr], webhook: SocketAddr) -> Self {
         let targets = folder.join("targets");
         std::fs::create_dir_all(&targets).unwrap();
@@ -84,14 +88,14 @@ impl Stack {
         environment: Vec<(&'static str, String)>,
     ) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        let urls = Urls { queue: String::new(), tally: String::new(), book: String::new() };
+        let urls = Urls { vote_log: String::new(), tallies: String::new(), ledger: String::new() };
         let folder = folder.canonicalize().unwrap();
-        let mut stack =
-            Self { folder, port, brokers, urls, is_kept: false, options, environment, turn: Arc::default() };
-        let (mut down, turn) = (stack.command(&["down"]), Arc::clone(&stack.turn));
+        let command_lock = Arc::default();
+        let mut stack = Self { folder, port, brokers, urls, keeps_data: false, options, environment, command_lock };
+        let (mut down, command_lock) = (stack.command(&["down"]), Arc::clone(&stack.command_lock));
         on_signal(move || {
-            // Kept: whoever comes after it would start something again.
-            std::mem::forget(turn.lock());
+            // The lock is never released, so no later command starts a server again.
+            std::mem::forget(command_lock.lock());
             let _ = down.status();
         });
         let brokers = brokers.to_string();
@@ -99,16 +103,20 @@ impl Stack {
         let env = stack.run(&["env"]);
         let value = |key: &str| {
             let line = env.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            line.unwrap_or_else(|| panic!("dev/stack env names no {key}: {env}")).to_owned()
+            line.unwrap_or_else(|| panic!("dev/stack env prints no {key}: {env}")).to_owned()
         };
-        stack.urls = Urls { queue: value("OVATION_QUEUE"), tally: value("OVATION_TALLY"), book: value("OVATION_BOOK") };
+        stack.urls = Urls {
+            vote_log: value("OVATION_VOTE_LOG"),
+            tallies: value("OVATION_TALLIES"),
+            ledger: value("OVATION_LEDGER"),
+        };
         stack
     }
 
     /// Runs a command of `dev/stack` to its end and returns what it printed.
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = {
-            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let _exclusive = self.command_lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.command(arguments).output().unwrap()
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -131,27 +139,28 @@ impl Stack {
         self.run(&["start", server]);
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL to a server, and waits for its end.
     pub fn kill(&self, server: &str) {
         self.run(&["kill", server]);
     }
 
+    /// Returns the process id of a server, if the server runs.
     pub fn pid(&self, server: &str) -> Option<u32> {
         let output = self.command(&["pid", server]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().parse().ok()
     }
 
-    /// The folder with a server's data.
+    /// Returns the folder with the data of a server.
     pub fn data(&self, server: &str) -> PathBuf {
         self.folder.join(server)
     }
 
-    /// Keeps the data when the servers are stopped.
-    pub fn keep(&mut self) {
-        self.is_kept = true;
+    /// Makes dropping this leave the data in the folder.
+    pub fn keep_data(&mut self) {
+        self.keeps_data = true;
     }
 
-    /// A broker's name, counted from 0.
+    /// Returns the name of the broker with the index `number` modulo the number of brokers.
     pub fn broker(&self, number: u16) -> String {
         if self.brokers == 1 { "kafka".to_owned() } else { format!("kafka-{}", number % self.brokers + 1) }
     }
@@ -159,8 +168,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let stopped = if self.is_kept || std::thread::panicking() {
-            eprintln!("what the servers had is in {}", self.folder.display());
+        let stopped = if self.keeps_data || std::thread::panicking() {
+            eprintln!("the data of the servers is in {}", self.folder.display());
             self.command(&["down"]).status()
         } else {
             self.command(&["down", "--wipe"]).status()

@@ -1,4 +1,4 @@
-//! The audit finds what was altered by hand, in each of the places a vote stands, and names it.
+//! The audit finds alterations of the log, the ledger and the tallies, and names the altered votes.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tests::{System, audit, run, wait_for};
 use uuid::Uuid;
 
-/// A stopped system with 30 votes for three bands, two of them sent twice.
-fn voted() -> (TempDir, PathBuf) {
+/// Returns the data of a stopped system with 30 votes for three bands. Two of the votes were sent twice.
+fn data_with_votes() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let mut system = System::start(&data);
@@ -27,14 +27,15 @@ fn voted() -> (TempDir, PathBuf) {
     (folder, data)
 }
 
+/// Alters the rows of a file with a statement.
 fn alter(data: &Path, file: &str, sql: &str) {
     let changed = Connection::open(data.join(file)).unwrap().execute(sql, []).unwrap();
-    assert!(changed > 0, "the alteration changed something");
+    assert!(changed > 0, "the alteration changed no row");
 }
 
-/// The audit's differences after an alteration, as one text.
+/// Returns the differences that the audit finds after an alteration, as one text.
 fn differences(file: &str, sql: &str) -> String {
-    let (_folder, data) = voted();
+    let (_folder, data) = data_with_votes();
     alter(&data, file, sql);
     let report = audit(&data);
     assert_eq!(report["ok"], false, "after {sql}: {report}");
@@ -45,50 +46,50 @@ fn differences(file: &str, sql: &str) -> String {
 }
 
 #[test]
-fn an_untouched_system_is_proven() {
-    let (_folder, data) = voted();
+fn an_unaltered_system_has_no_difference() {
+    let (_folder, data) = data_with_votes();
     let report = audit(&data);
     let expected = json!({
-        "ok": true, "log": 32, "dead": 0, "duplicates": 2, "book": 30, "tallies": 30,
+        "ok": true, "log": 32, "dead_letters": 0, "foreign_records": 0, "duplicates": 2, "ledger": 30, "tallies": 30,
         "uncounted": 0, "expired": 0, "differences": []
     });
     assert_eq!(report, expected);
 }
 
 #[test]
-fn a_vote_taken_off_the_log_is_named() {
+fn a_vote_deleted_from_the_log_is_named() {
     let found = differences("log.db", r#"DELETE FROM records WHERE "offset" = 0"#);
     assert!(found.contains("which the log does not have there"), "{found}");
 }
 
 #[test]
-fn a_vote_put_on_the_log_is_named() {
-    // It lands below the position, as a forger would put it.
+fn a_vote_forged_on_the_log_is_named() {
+    // The forged record is below the position of the tallies.
     let sql = r#"INSERT OR REPLACE INTO records SELECT partition, "offset", accepted_at, key || 'x', value, NULL FROM records LIMIT 1"#;
-    assert!(differences("log.db", sql).contains("is not in the book"));
+    assert!(differences("log.db", sql).contains("is not in the ledger"));
 }
 
 #[test]
-fn a_vote_altered_in_the_book_is_named() {
+fn a_vote_altered_in_the_ledger_is_named() {
     let found = differences("count.db", "UPDATE votes SET name = 'Bribed' WHERE name = 'Sigur Rós'");
-    assert!(found.contains("\"Sigur Rós\" on the log") && found.contains("\"Bribed\" in the book"), "{found}");
+    assert!(found.contains("\"Sigur Rós\" on the log") && found.contains("\"Bribed\" in the ledger"), "{found}");
 }
 
 #[test]
-fn a_time_altered_in_the_book_is_named() {
+fn a_time_altered_in_the_ledger_is_named() {
     assert!(
         differences("count.db", "UPDATE votes SET accepted_at = accepted_at - 1").contains("differs in another field")
     );
 }
 
 #[test]
-fn a_vote_deleted_from_the_book_is_named() {
+fn a_vote_deleted_from_the_ledger_is_named() {
     let found = differences("count.db", "DELETE FROM votes WHERE name = '東京事変'");
-    assert!(found.contains("the book has the ballot of vote"), "{found}");
+    assert!(found.contains("the ledger has the ballot of vote"), "{found}");
 }
 
 #[test]
-fn a_ballot_deleted_from_the_book_is_named() {
+fn a_ballot_deleted_from_the_ledger_is_named() {
     assert!(differences("count.db", "DELETE FROM ballots").contains("its ballot key is missing"));
 }
 
@@ -100,39 +101,43 @@ fn a_raised_tally_is_named() {
 
 #[test]
 fn a_band_invented_in_the_tallies_is_named() {
-    let found = differences("count.db", "INSERT INTO bands VALUES ('bands', 'Nobody', 5)");
-    assert!(found.contains("band \"Nobody\": 0 votes on the log, 5 in the tallies"), "{found}");
+    let found = differences("count.db", "INSERT INTO bands VALUES ('bands', 'Stranger', 5)");
+    assert!(found.contains("band \"Stranger\": 0 votes on the log, 5 in the tallies"), "{found}");
 }
 
 #[test]
-fn altered_albums_doors_and_windows_are_named() {
+fn altered_albums_producers_and_windows_are_named() {
     assert!(differences("count.db", "UPDATE albums SET votes = 0 WHERE album = 'Album 3'").contains("Album 3"));
-    assert!(differences("count.db", "UPDATE doors SET votes = votes - 1").contains("door Rest"));
+    assert!(differences("count.db", "UPDATE producers SET votes = votes - 1").contains("producer Rest"));
     assert!(differences("count.db", "UPDATE windows SET votes = votes + 1 WHERE size = 60000").contains("1m from"));
 }
 
 #[test]
-fn a_position_moved_ahead_is_named() {
+fn a_position_beyond_the_log_is_named() {
     let found = differences("count.db", r#"UPDATE positions SET "offset" = "offset" + 5"#);
     assert!(found.contains("but the log ends at"), "{found}");
 }
 
 #[test]
-fn a_poison_message_is_put_aside_and_counting_goes_on() {
-    let (_folder, data) = voted();
-    let sql = r#"INSERT INTO records SELECT partition, max("offset") + 1, accepted_at, 'bands|poison', X'FFFF', NULL
+fn an_invalid_record_becomes_a_dead_letter_and_counting_continues() {
+    let (_folder, data) = data_with_votes();
+    let sql = r#"INSERT INTO records SELECT partition, max("offset") + 1, accepted_at, 'bands|invalid record', X'FFFF', NULL
         FROM records WHERE partition = (SELECT min(partition) FROM records)"#;
     alter(&data, "log.db", sql);
     let system = System::start(&data);
     system.wait_until_counted();
     assert_eq!(system.post(&json!({ "name": "Pink Floyd" })).0, 202);
-    wait_for("the vote after the poison", || system.total("bands") == 31);
+    wait_for("the vote after the invalid record", || system.total("bands") == 31);
     let report = audit(&data);
-    assert_eq!((&report["ok"], &report["dead"], &report["log"]), (&json!(true), &json!(1), &json!(34)), "{report}");
+    assert_eq!(
+        (&report["ok"], &report["dead_letters"], &report["log"]),
+        (&json!(true), &json!(1), &json!(34)),
+        "{report}"
+    );
 }
 
 #[test]
-fn the_audit_works_beside_a_running_system() {
+fn the_audit_works_while_the_system_runs() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let system = System::start_with(&data, tests::Addresses::free(), &["--demo", "300"]);
@@ -145,11 +150,11 @@ fn the_audit_works_beside_a_running_system() {
 }
 
 #[test]
-fn a_folder_without_stores_is_refused_with_a_sentence() {
+fn a_folder_without_stores_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(&["audit", "--json", "--data", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("there are no Ovation stores in this folder"), "{error}");
-    assert_eq!(output.stdout, b"", "no report of nothing");
+    assert_eq!(output.stdout, b"", "there is no report");
 }

@@ -1,14 +1,14 @@
-//! Two minutes of `dev/chaos`.
+//! This test runs the chaos test (`dev/chaos`) for two minutes.
 
 use std::{path::Path, time::Duration};
 
 use tests::chaos::{Options, run};
 
-/// Any will do; a fixed one makes a failure easier to look into. `dev/chaos --seed` plays others.
+/// The seed is fixed, because a failure is then easier to investigate. `dev/chaos --seed` runs other seeds.
 const SEED: u64 = 2;
 
 #[test]
-fn two_minutes_of_faults_lose_and_double_no_vote() {
+fn two_minutes_of_faults_lose_no_vote_and_count_none_twice() {
     let report = run(&Options {
         length: Duration::from_mins(2),
         seed: SEED,
@@ -19,5 +19,5 @@ fn two_minutes_of_faults_lose_and_double_no_vote() {
     });
     assert_eq!(report.violations, [""; 0], "seed {SEED}");
     let times: usize = report.faults.values().sum();
-    assert!(times >= 25, "only {times} faults happened: {:?}", report.faults);
+    assert!(times >= 25, "only {times} faults were injected: {:?}", report.faults);
 }

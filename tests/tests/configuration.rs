@@ -1,10 +1,12 @@
-//! A bad value ends the program with exit code 64 and a sentence that names the key.
+//! An invalid value ends the program with exit code 64 and an error that names the key.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::{fs, process::Command};
 
-use tests::{command, run};
+use tests::{command, program_named, run, without_stores};
 
+/// Starts `ovation up` with an invalid configuration. Checks that it ends with exit code 64 before it creates a folder,
+/// and returns its error.
 fn refused(file: &str, flags: &[&str], env: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ovation.toml");
@@ -14,16 +16,16 @@ fn refused(file: &str, flags: &[&str], env: &[(&str, &str)]) -> String {
     let output = up.output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64), "{file} {flags:?} {env:?}: {error}");
-    assert!(!folder.path().join("ovation-data").exists(), "it is checked before anything is made");
+    assert!(!folder.path().join("ovation-data").exists(), "the configuration is checked before a folder is created");
     println!("{error}");
     error
 }
 
 #[test]
-fn a_bad_value_is_named_with_its_key() {
+fn the_error_for_an_invalid_value_names_its_key() {
     let cases = [
         (refused("rest = \"nowhere\"", &[], &[]), "rest"),
-        (refused("queue_votes = -1", &[], &[]), "queue_votes"),
+        (refused("max_queued_votes = -1", &[], &[]), "max_queued_votes"),
         (refused("", &["--grpc", "1.2.3.4"], &[]), "grpc"),
         (refused("", &[], &[("OVATION_ADMIN", "here")]), "admin"),
         (refused("log_format = \"xml\"", &[], &[]), "log_format"),
@@ -43,9 +45,9 @@ fn a_bad_value_is_named_with_its_key() {
         (refused("objects = \"s3://\"", &[], &[]), "objects"),
         (refused("", &[], &[("OVATION_OBJECTS", "file://imported")]), "objects: file://imported names no folder"),
         (refused("unknown = 1", &[], &[]), "unknown"),
-        (refused("queue = \"pulsar://x\"", &[], &[]), "queue"),
-        (refused("", &["--tally", "redis"], &[]), "tally"),
-        (refused("", &["--queue", "kafka://127.0.0.1:1/votes"], &[]), "embedded stores and servers can't be mixed"),
+        (refused("vote_log = \"pulsar://x\"", &[], &[]), "vote_log"),
+        (refused("", &["--tallies", "redis"], &[]), "tallies"),
+        (refused("", &["--vote-log", "kafka://127.0.0.1:1/votes"], &[]), "embedded stores and servers can't be mixed"),
         (refused("[contests.Final]", &[], &[]), "contests"),
         (refused("[contests.final]\ncandidates = []", &[], &[]), "contests.final.candidates"),
         (refused("[contests.final]\ncandidates = \"none.txt\"", &[], &[]), "contests.final.candidates"),
@@ -57,22 +59,47 @@ fn a_bad_value_is_named_with_its_key() {
         ),
     ];
     for (error, key) in cases {
-        assert!(error.contains(key), "{error:?} names {key}");
+        assert!(error.contains(key), "{error:?} does not name {key}");
     }
 }
 
 #[test]
-fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
-    // Each stronger source has the bad value, and the error says where it was.
+fn a_flag_overrides_the_environment_and_the_environment_overrides_the_file() {
+    // The source with the higher priority has the invalid value, and the error names that source.
     assert!(refused("rest = \"127.0.0.1:1\"", &[], &[("OVATION_REST", "bad")]).contains("in OVATION_REST"));
     assert!(!refused("", &["--rest", "bad"], &[("OVATION_REST", "127.0.0.1:1")]).contains("in OVATION_REST"));
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["up", "flood", "compare", "check", "tally", "rate", "stats", "votes", "audit", "replay", "dead"] {
+    for command in
+        ["up", "flood", "compare", "check", "tally", "rate", "stats", "votes", "audit", "replay", "dead-letters"]
+    {
         let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
         assert!(help.contains("ovation") && help.to_lowercase().contains("example"), "{command}: {help}");
     }
     assert_eq!(run(&["tally", "--nonsense"]).status.code(), Some(64));
+}
+
+/// Starts one of the four programs with an address that is in use, and checks the error.
+fn refused_address(name: &str, key: &str, flags: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut program = without_stores(Command::new(program_named(name)));
+    let all = if name == "results" { ["--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0"].as_slice() } else { &[] };
+    let others: Vec<&str> = all.chunks(2).filter(|flag| !flags.contains(&flag[0])).flatten().copied().collect();
+    program.args(["--admin", "127.0.0.1:0", "--log", "error"]).args(others).args(flags).arg(&address);
+    let output = program.current_dir(folder.path()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{name} {flags:?}: {error}");
+    assert!(error.contains(&format!("{key}: can't listen on {address}: ")), "{name} {flags:?}: {error}");
+}
+
+#[test]
+fn an_address_in_use_ends_the_program_and_is_named_with_its_key() {
+    refused_address("rest-producer", "rest", &["--listen"]);
+    refused_address("grpc-producer", "grpc", &["--listen"]);
+    refused_address("results", "results", &["--listen"]);
+    refused_address("results", "results_grpc", &["--grpc"]);
 }

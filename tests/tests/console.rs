@@ -1,4 +1,5 @@
-//! What the console shows of a running system: votes by period as they are settled, and what the parts do.
+//! `ovation rate` prints the settled periods of a running system, and `ovation stats` prints the figures of its
+//! processes.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{Addresses, PATIENCE, System, command, json, run, wait_for};
+use tests::{Addresses, System, TEST_TIMEOUT, command, json, run, wait_for};
 
 fn start() -> (TempDir, System) {
     let folder = tempfile::tempdir().unwrap();
@@ -20,13 +21,13 @@ fn start() -> (TempDir, System) {
     (folder, system)
 }
 
-/// A command that goes on until it is interrupted, and its lines.
-struct Following {
+/// A command that runs until it is interrupted, and the lines that it prints.
+struct RunningCommand {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Following {
+impl RunningCommand {
     fn start(args: &[&str]) -> Self {
         let mut child = command().args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
@@ -36,14 +37,14 @@ impl Following {
     }
 
     fn next(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("another line")
+        self.lines.recv_timeout(TEST_TIMEOUT).expect("another line")
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     fn interrupt(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success(), "it ends well");
+        assert!(self.child.wait().unwrap().success(), "the command ends without an error");
     }
 }
 
@@ -51,8 +52,8 @@ impl Following {
 fn a_followed_period_is_complete_and_never_changes() {
     let (_folder, system) = start();
     let results = format!("http://{}", system.addresses.results);
-    let following = Following::start(&["rate", "--url", &results, "--every", "10ms", "--follow", "--json"]);
-    // It has asked once the first period is there, and no vote before that is expected of it.
+    let following = RunningCommand::start(&["rate", "--url", &results, "--every", "10ms", "--follow", "--json"]);
+    // Waits for the first period, so that the command prints every later one.
     let mut printed: Vec<(i64, u64)> = Vec::new();
     let next = |printed: &mut Vec<(i64, u64)>| {
         let period: Value = serde_json::from_str(&following.next()).unwrap();
@@ -73,35 +74,35 @@ fn a_followed_period_is_complete_and_never_changes() {
     ]);
     let votes = json(&flood)["acknowledged"].as_u64().unwrap();
     assert!(votes > 500, "{flood:?}");
-    // The flood is over, so a period that begins now has none of its votes.
-    let over = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    while printed.last().is_some_and(|(start, _)| *start < over) {
+    // The flood has ended, so a period that starts now has no vote of the flood.
+    let flood_end = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    while printed.last().is_some_and(|(start, _)| *start < flood_end) {
         next(&mut printed);
     }
     following.interrupt();
 
-    assert!(printed.windows(2).all(|pair| pair[0].0 + 10 == pair[1].0), "each period is there, and once");
+    assert!(printed.windows(2).all(|pair| pair[0].0 + 10 == pair[1].0), "each period is printed once");
     assert!(printed.iter().any(|(_, votes)| *votes == 0));
     assert_eq!(
         printed.iter().map(|(_, votes)| votes).sum::<u64>(),
         votes,
         "each vote is in the period in which it was printed"
     );
-    let now = json(&run(&["rate", "--url", &results, "--every", "10ms", "--last", "5m", "--json"]));
-    let now = now.as_array().unwrap().iter();
-    let now: BTreeMap<i64, u64> =
-        now.map(|window| (window["start"].as_i64().unwrap(), window["votes"].as_u64().unwrap())).collect();
-    let then: BTreeMap<i64, u64> = printed.into_iter().filter(|(_, votes)| *votes > 0).collect();
-    assert_eq!(now, then);
+    let listed = json(&run(&["rate", "--url", &results, "--every", "10ms", "--last", "5m", "--json"]));
+    let listed = listed.as_array().unwrap().iter();
+    let listed: BTreeMap<i64, u64> =
+        listed.map(|period| (period["start"].as_i64().unwrap(), period["votes"].as_u64().unwrap())).collect();
+    let followed: BTreeMap<i64, u64> = printed.into_iter().filter(|(_, votes)| *votes > 0).collect();
+    assert_eq!(listed, followed);
 }
 
 #[test]
-fn following_may_begin_in_the_past() {
+fn following_can_start_in_the_past() {
     let (_folder, system) = start();
     let results = format!("http://{}", system.addresses.results);
     assert_eq!(system.post(&json!({ "name": "Pink Floyd" })).0, 202);
     let args = ["rate", "--url", &results, "--every", "1s", "--last", "1m", "--follow"];
-    let following = Following::start(&args);
+    let following = RunningCommand::start(&args);
     let votes = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
     let mut lines = 1;
     while votes(&following.next()) == 0 {
@@ -112,7 +113,7 @@ fn following_may_begin_in_the_past() {
 }
 
 #[test]
-fn what_is_no_longer_kept_is_said() {
+fn a_request_for_expired_periods_prints_a_note() {
     let (_folder, system) = start();
     let results = format!("http://{}", system.addresses.results);
     let output = run(&["rate", "--url", &results, "--every", "10ms", "--last", "1h", "--json"]);
@@ -122,61 +123,62 @@ fn what_is_no_longer_kept_is_said() {
     assert!(error.contains("10ms") && error.contains("15 minutes"), "{error}");
     let output = run(&["rate", "--url", &results, "--every", "10ms", "--last", "15m"]);
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
-    // On no terminal there are no blocks.
+    // There are no bars, because the output is not a terminal.
     assert!(output.stdout.is_ascii());
 }
 
-/// Where tests run the CPU may be busy, which is told as degraded.
-fn is_well(health: &str) -> bool {
+/// Returns whether the health is healthy or degraded. Degraded is allowed, because a process reports a busy CPU as
+/// degraded.
+fn is_running(health: &str) -> bool {
     health == "healthy" || health == "degraded"
 }
 
 #[test]
-fn the_parts_say_what_they_do() {
+fn the_figures_of_a_process_are_shown() {
     let (_folder, system) = start();
     let admin = format!("http://{}", system.addresses.admin);
     assert_eq!(system.post(&json!({ "name": "Pink Floyd" })).0, 202);
     system.wait_until_counted();
     let once = json(&run(&["stats", "--admin", &admin, "--json"]));
-    let part = &once["parts"][0];
-    assert_eq!(part["program"], "ovation", "{once}");
-    assert!(is_well(part["health"].as_str().unwrap()), "{once}");
-    assert_eq!((part["accepted_per_second"].as_f64(), part["lag"].as_f64()), (Some(0.0), Some(0.0)), "{once}");
-    assert!(part["memory_bytes"].as_f64().unwrap() > 1e6 && part["cpu"].as_f64().unwrap() >= 0.0, "{once}");
-    assert!(part["used"]["disk"].as_f64().unwrap() > 0.0, "{once}");
+    let process = &once["processes"][0];
+    assert_eq!(process["program"], "ovation", "{once}");
+    assert!(is_running(process["health"].as_str().unwrap()), "{once}");
+    assert_eq!((process["accepted_per_second"].as_f64(), process["lag"].as_f64()), (Some(0.0), Some(0.0)), "{once}");
+    assert!(process["memory_bytes"].as_f64().unwrap() > 1e6 && process["cpu"].as_f64().unwrap() >= 0.0, "{once}");
+    assert!(process["used"]["disk"].as_f64().unwrap() > 0.0, "{once}");
 
-    let following = Following::start(&["stats", "--admin", &admin, "--follow", "--json"]);
-    let mut seen = (false, false);
+    let following = RunningCommand::start(&["stats", "--admin", &admin, "--follow", "--json"]);
+    let (mut has_accepted, mut has_counted) = (false, false);
     let mut posted = 0;
-    while seen != (true, true) {
+    while !(has_accepted && has_counted) {
         assert_eq!(system.post_batch(&json!(vec![json!({ "name": "Queen" }); 100])).0, 200);
         posted += 1;
-        assert!(posted < 1_000, "nothing of the votes is shown");
+        assert!(posted < 1_000, "the votes are not shown");
         let Ok(line) = following.lines.recv_timeout(Duration::from_millis(50)) else { continue };
-        let part = &serde_json::from_str::<Value>(&line).unwrap()["parts"][0];
-        seen.0 |= part["accepted_per_second"].as_f64().unwrap() > 0.0;
-        seen.1 |= part["counted_per_second"].as_f64().unwrap() > 0.0;
+        let process = &serde_json::from_str::<Value>(&line).unwrap()["processes"][0];
+        has_accepted |= process["accepted_per_second"].as_f64().unwrap() > 0.0;
+        has_counted |= process["counted_per_second"].as_f64().unwrap() > 0.0;
     }
     following.interrupt();
 
-    let lines = Following::start(&["stats", "--admin", &admin, "--follow"]);
+    let lines = RunningCommand::start(&["stats", "--admin", &admin, "--follow"]);
     for _ in 0..2 {
         let line = lines.next();
-        assert!(is_well(line.split_whitespace().nth(2).unwrap()) && line.contains("counted/s"), "{line}");
+        assert!(is_running(line.split_whitespace().nth(2).unwrap()) && line.contains("counted/s"), "{line}");
     }
     lines.interrupt();
 }
 
 #[test]
-fn a_part_that_is_gone_is_shown_as_such() {
+fn a_killed_process_is_shown_as_unreachable() {
     let (_folder, mut system) = start();
     let admin = format!("http://{}", system.addresses.admin);
-    let following = Following::start(&["stats", "--admin", &admin, "--follow"]);
+    let following = RunningCommand::start(&["stats", "--admin", &admin, "--follow"]);
     assert!(following.next().contains("counted/s 0"));
     system.kill();
-    wait_for("its silence to be shown", || following.next().contains("ovation  silent"));
+    wait_for("the process to be unreachable", || following.next().contains("ovation  unreachable"));
     following.interrupt();
-    // Where nobody answers from the beginning, the address is wrong.
+    // If no process responds at the start, the address is wrong.
     let output = run(&["stats", "--admin", &admin]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains(&admin));

@@ -1,9 +1,10 @@
-//! Contests: the doors refuse what they can see, and one vote per voter is decided where votes are counted.
+//! Contests: the producers check the rules of a contest, and the consumer counts one vote per voter.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 
-use proto::v1::{CastVoteRequest, vote_service_client::VoteServiceClient};
+use proto::v1::CastVoteRequest;
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{Addresses, System, audit, wait_for};
@@ -31,26 +32,26 @@ fn start() -> (System, TempDir) {
     (System::start_with(&folder.path().join("data"), Addresses::free(), &flags), folder)
 }
 
-fn kind(answer: &Value) -> &str {
-    answer["type"].as_str().unwrap_or_default()
+fn problem_type(problem: &Value) -> &str {
+    problem["type"].as_str().unwrap_or_default()
 }
 
 #[test]
-fn a_contest_refuses_what_its_rules_forbid_and_says_which() {
+fn a_vote_against_the_rules_is_refused_with_the_reason() {
     let (system, _folder) = start();
     let refused = [
-        (json!({ "contest": "final", "name": "Nobody", "voter": "ann" }), 403, "urn:ovation:not-a-candidate"),
+        (json!({ "contest": "final", "name": "Stranger", "voter": "ann" }), 403, "urn:ovation:not-a-candidate"),
         (json!({ "contest": "final", "name": "Pink Floyd" }), 422, "urn:ovation:voter-required"),
         (json!({ "contest": "tomorrow", "name": "Pink Floyd" }), 403, "urn:ovation:not-open-yet"),
         (json!({ "contest": "yesterday", "name": "Pink Floyd" }), 403, "urn:ovation:closed"),
         (json!({ "contest": "nowhere", "name": "Pink Floyd" }), 404, "urn:ovation:unknown-contest"),
     ];
     for (vote, status, reason) in refused {
-        let (answered, problem) = system.post(&vote);
-        assert_eq!((answered, kind(&problem)), (status, reason), "{vote}: {problem}");
+        let (actual_status, problem) = system.post(&vote);
+        assert_eq!((actual_status, problem_type(&problem)), (status, reason), "{vote}: {problem}");
         assert!(problem["vote_id"].is_string(), "{problem}");
     }
-    // The decomposed spelling is the same candidate.
+    // A decomposed spelling is the same candidate.
     let (status, _) = system.post(&json!({ "contest": "final", "name": "Sigur Ro\u{301}s", "voter": "ann" }));
     assert_eq!(status, 202);
     wait_for("the vote", || system.total("final") == 1);
@@ -58,36 +59,37 @@ fn a_contest_refuses_what_its_rules_forbid_and_says_which() {
 }
 
 #[test]
-fn a_voter_with_one_vote_counts_once_however_they_vote() {
+fn a_voter_with_one_vote_counts_once_over_both_producers() {
     let (system, _folder) = start();
     let vote = |voter: &str, name: &str| json!({ "contest": "final", "name": name, "voter": voter });
 
-    // Twice in one batch.
+    // The voter votes twice in one batch.
     let (status, receipts) = system.post_batch(&json!([vote("ann", "Pink Floyd"), vote("ann", "Sigur Rós")]));
     assert_eq!((status, receipts.as_array().unwrap().len()), (200, 2));
-    // Through both doors, with other ids.
+    // The voter votes over REST and over gRPC, with different vote ids.
     assert_eq!(system.post(&vote("ben", "Sigur Rós")).0, 202);
     let grpc = format!("http://{}", system.addresses.grpc);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let mut door = VoteServiceClient::connect(grpc).await.unwrap();
+        let mut producer = VoteServiceClient::connect(grpc).await.unwrap();
         let vote = |voter: &str| CastVoteRequest {
             name: "Pink Floyd".to_owned(),
             contest: Some("final".to_owned()),
             voter: Some(voter.to_owned()),
             ..CastVoteRequest::default()
         };
-        door.cast_vote(vote("ben")).await.unwrap();
-        door.cast_vote(vote("cat")).await.unwrap();
-        let refused = door.cast_vote(CastVoteRequest { name: "Nobody".to_owned(), ..vote("dan") }).await.unwrap_err();
+        producer.cast_vote(vote("ben")).await.unwrap();
+        producer.cast_vote(vote("cat")).await.unwrap();
+        let refused =
+            producer.cast_vote(CastVoteRequest { name: "Stranger".to_owned(), ..vote("dan") }).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     });
-    // The same voter in another contest is another ballot.
+    // The same voter in another contest has another ballot.
     assert_eq!(system.post(&json!({ "name": "Pink Floyd", "voter": "ann" })).0, 202);
 
     system.wait_until_counted();
     let tally = system.results("/v1/contests/final/tally");
     assert_eq!(tally["total"], 3, "{tally}");
-    // The first on the log stands.
+    // The first vote on the log counts.
     assert_eq!(
         tally["bands"],
         json!([
@@ -105,21 +107,21 @@ fn a_voter_is_never_stored_nor_logged() {
     let (mut system, folder) = start();
     let voter = "ann-of-the-secret-garden";
     assert_eq!(system.post(&json!({ "contest": "final", "name": "Pink Floyd", "voter": voter })).0, 202);
-    assert_eq!(system.post(&json!({ "contest": "final", "name": "Nobody", "voter": voter })).0, 403);
+    assert_eq!(system.post(&json!({ "contest": "final", "name": "Stranger", "voter": voter })).0, 403);
     system.wait_until_counted();
     system.stop();
     for entry in fs::read_dir(&system.data).unwrap().chain(fs::read_dir(folder.path()).unwrap()) {
         let path = entry.unwrap().path();
         if path.is_file() {
             let bytes = fs::read(&path).unwrap();
-            let has = bytes.windows(voter.len()).any(|window| window == voter.as_bytes());
-            assert!(!has, "the voter is in {}", path.display());
+            let has_voter = bytes.windows(voter.len()).any(|window| window == voter.as_bytes());
+            assert!(!has_voter, "the voter is in {}", path.display());
         }
     }
 }
 
 #[test]
-fn a_voter_has_one_vote_across_a_restart() {
+fn a_restart_gives_no_voter_a_second_vote() {
     let (mut system, folder) = start();
     let vote = json!({ "contest": "final", "name": "Pink Floyd", "voter": "ann" });
     assert_eq!(system.post(&vote).0, 202);

@@ -1,4 +1,4 @@
-//! The real programs, each on its own, on the real servers: what happens while one of these is down.
+//! The four programs work on real servers while one of the servers is down or does not respond.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::v1::{CastVoteRequest, vote_service_client::VoteServiceClient};
+use proto::v1::CastVoteRequest;
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
 use serde_json::{Value, json};
 use tests::{
     chaos::processes::{Addresses, Fleet, signal},
@@ -20,25 +21,26 @@ use tokio::runtime::Runtime;
 use tonic::{Code, Status, transport::Endpoint};
 use uuid::Uuid;
 
-/// What doors promise while the log does not answer.
-const SOON: Duration = Duration::from_secs(2);
+/// The longest response time of a producer while the log is down.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Servers take memory and ports, so these tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+/// Serialises these tests, because the servers need memory, and all tests use the same ports.
+static TEST_LOCK: Mutex<()> = Mutex::new(());
 
-/// The programs on servers of their own. Everything ends when it is dropped.
+/// The programs on their own servers. Dropping this ends the programs and the servers.
 struct System {
     fleet: Fleet,
     stack: Stack,
     runtime: Runtime,
     agent: ureq::Agent,
+    /// The number of votes that were cast.
     cast: u64,
-    _turn: MutexGuard<'static, ()>,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
 impl Drop for System {
     fn drop(&mut self) {
-        self.fleet.end();
+        self.fleet.kill_all();
     }
 }
 
@@ -47,67 +49,68 @@ impl System {
         Self::start_with("")
     }
 
-    fn start_with(queue_options: &str) -> Self {
+    fn start_with(vote_log_options: &str) -> Self {
         const PORT: u16 = 19_450;
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = TEST_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engines");
         fs::create_dir_all(&folder).unwrap();
         let config = folder.join("ovation.toml");
         fs::write(&config, "").unwrap();
         let mut stack = Stack::up(&folder.join("servers"), PORT, 1);
-        stack.urls.queue += queue_options;
+        stack.urls.vote_log += vote_log_options;
         let fleet = Fleet::start(&folder.join("programs"), Addresses::new(PORT + 10, 1), &stack.urls, &config, 2);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let system = Self { fleet, stack, runtime: Runtime::new().unwrap(), agent, cast: 0, _turn: turn };
+        let system = Self { fleet, stack, runtime: Runtime::new().unwrap(), agent, cast: 0, _exclusive: exclusive };
         system.fleet.wait_until_ready();
         system
     }
 
-    /// Casts over REST: status, answer, `Retry-After`, and how long it took.
-    fn rest(&self, id: Uuid) -> (u16, Value, bool, Duration) {
+    /// Casts a vote over REST. Returns the status, the body, whether there is a `Retry-After`, and the response time.
+    fn cast_rest(&self, id: Uuid) -> (u16, Value, bool, Duration) {
         let begun = Instant::now();
         let url = format!("http://{}/v1/votes", self.fleet.addresses.rest[0]);
         let vote = json!({ "vote_id": id, "name": "Queen" });
-        let mut answer = self.agent.post(&url).content_type("application/json").send(vote.to_string()).unwrap();
-        let body = answer.body_mut().read_json().unwrap();
-        (answer.status().as_u16(), body, answer.headers().contains_key("retry-after"), begun.elapsed())
+        let mut response = self.agent.post(&url).content_type("application/json").send(vote.to_string()).unwrap();
+        let body = response.body_mut().read_json().unwrap();
+        (response.status().as_u16(), body, response.headers().contains_key("retry-after"), begun.elapsed())
     }
 
-    /// Casts over gRPC.
-    fn grpc(&self, id: Uuid) -> (Result<(), Status>, Duration) {
+    /// Casts a vote over gRPC. Returns the result and the response time.
+    fn cast_grpc(&self, id: Uuid) -> (Result<(), Status>, Duration) {
         let begun = Instant::now();
         let endpoint = Endpoint::from_shared(format!("http://{}", self.fleet.addresses.grpc[0])).unwrap();
         let vote = CastVoteRequest { name: "Queen".into(), vote_id: Some(id.to_string()), ..Default::default() };
-        let answer = self.runtime.block_on(async {
+        let result = self.runtime.block_on(async {
             let mut client = VoteServiceClient::new(endpoint.connect().await.unwrap());
             client.cast_vote(vote).await
         });
-        (answer.map(drop), begun.elapsed())
+        (result.map(drop), begun.elapsed())
     }
 
-    /// Casts some votes at both doors, which have to take each at once.
+    /// Casts `votes` votes through each producer. The producers must accept every vote at the first attempt.
     fn vote(&mut self, votes: u64) {
         for _ in 0..votes {
-            let (status, body, _, _) = self.rest(Uuid::now_v7());
+            let (status, body, _, _) = self.cast_rest(Uuid::now_v7());
             assert_eq!(status, 202, "{body}");
-            let (answer, _) = self.grpc(Uuid::now_v7());
-            answer.unwrap();
+            let (result, _) = self.cast_grpc(Uuid::now_v7());
+            result.unwrap();
         }
         self.cast += 2 * votes;
     }
 
     fn total(&self) -> Option<u64> {
         let url = format!("http://{}/v1/contests/bands/tally", self.fleet.addresses.results);
-        let mut answer = self.agent.get(&url).call().ok()?;
-        answer.body_mut().read_json::<Value>().ok()?["total"].as_u64()
+        let mut response = self.agent.get(&url).call().ok()?;
+        response.body_mut().read_json::<Value>().ok()?["total"].as_u64()
     }
 
-    /// Everything is counted, once; and no program had to be started again for it.
+    /// Waits until every vote is counted once.
     fn wait_until_counted(&self) {
         wait_for("all votes to be counted", || self.total() == Some(self.cast));
     }
 
-    fn assert_well(&self) {
+    /// Checks that the audit finds no difference, and that no program ended unexpectedly.
+    fn assert_healthy(&self) {
         let flags = self.stack.urls.flags();
         let audit = command().args(["audit", "--json"]).args(flags).output().unwrap();
         let report = json(&audit);
@@ -118,16 +121,16 @@ impl System {
 }
 
 #[test]
-fn with_redis_down_votes_are_accepted_and_counting_catches_up_by_itself() {
-    accepted_while_down("redis");
+fn with_redis_down_votes_are_accepted_and_counting_catches_up() {
+    assert_accepted_while_down("redis");
 }
 
 #[test]
-fn with_mongodb_down_votes_are_accepted_and_counting_catches_up_by_itself() {
-    accepted_while_down("mongo");
+fn with_mongodb_down_votes_are_accepted_and_counting_catches_up() {
+    assert_accepted_while_down("mongo");
 }
 
-fn accepted_while_down(server: &str) {
+fn assert_accepted_while_down(server: &str) {
     let mut system = System::start();
     system.vote(10);
     system.wait_until_counted();
@@ -136,11 +139,11 @@ fn accepted_while_down(server: &str) {
     system.stack.start(server);
     system.vote(10);
     system.wait_until_counted();
-    system.assert_well();
+    system.assert_healthy();
 }
 
 #[test]
-fn with_kafka_down_the_doors_refuse_within_two_seconds_and_recover_by_themselves() {
+fn with_kafka_down_the_producers_refuse_within_two_seconds_and_recover() {
     let mut system = System::start();
     system.vote(10);
     system.stack.kill("kafka");
@@ -150,8 +153,9 @@ fn with_kafka_down_the_doors_refuse_within_two_seconds_and_recover_by_themselves
 }
 
 #[test]
-fn with_kafka_hanging_the_doors_refuse_within_two_seconds_and_recover_by_themselves() {
-    // A broker that comes back says for a moment that there are no brokers: clients that ask so often hear it.
+fn with_kafka_paused_the_producers_refuse_within_two_seconds_and_recover() {
+    // A broker that continues reports for a moment that there are no brokers. The interval is short, because the
+    // clients must receive this report.
     let mut system = System::start_with("?topic.metadata.refresh.interval.ms=20");
     system.vote(10);
     let pid = system.stack.pid("kafka").unwrap();
@@ -161,31 +165,31 @@ fn with_kafka_hanging_the_doors_refuse_within_two_seconds_and_recover_by_themsel
     assert_recovered(&mut system, refused);
 }
 
-/// Both doors refuse, soon and in full, more than once. Returns what they refused.
+/// Checks that both producers refuse votes in time, and that the responses are complete. Returns the ids of the votes.
 fn assert_refused(system: &System) -> Vec<Uuid> {
     let ids: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
     for &id in &ids {
-        let (status, body, has_retry_after, took) = system.rest(id);
+        let (status, body, has_retry_after, took) = system.cast_rest(id);
         assert_eq!(status, 503, "{body}");
-        assert!(has_retry_after, "a 503 says when to come again");
+        assert!(has_retry_after, "a 503 without Retry-After");
         assert_eq!(body["vote_id"], id.to_string(), "{body}");
-        assert!(took < SOON, "the REST door took {took:?}");
-        let (answer, took) = system.grpc(id);
-        let status = answer.unwrap_err();
+        assert!(took < RESPONSE_TIMEOUT, "the REST producer took {took:?}");
+        let (result, took) = system.cast_grpc(id);
+        let status = result.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(took < SOON, "the gRPC door took {took:?}");
+        assert!(took < RESPONSE_TIMEOUT, "the gRPC producer took {took:?}");
     }
     ids
 }
 
-/// Votes that were refused are taken when they come again, and count once.
+/// Checks that refused votes are accepted when they are sent again, and that each vote counts once.
 fn assert_recovered(system: &mut System, refused: Vec<Uuid>) {
     for id in refused {
-        wait_for("the REST door to recover", || system.rest(id).0 == 202);
-        wait_for("the gRPC door to recover", || system.grpc(id).0.is_ok());
+        wait_for("the REST producer to recover", || system.cast_rest(id).0 == 202);
+        wait_for("the gRPC producer to recover", || system.cast_grpc(id).0.is_ok());
         system.cast += 1;
     }
     system.vote(10);
     system.wait_until_counted();
-    system.assert_well();
+    system.assert_healthy();
 }

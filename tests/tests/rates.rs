@@ -1,10 +1,10 @@
-//! How many votes came in each period, from the counters that are kept with the tallies.
+//! The numbers of votes per period, which `ovation rate` prints, are complete.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use tests::{Addresses, System, json, run};
 
 #[test]
-fn periods_of_every_size_sum_to_the_votes_accepted_in_them() {
+fn the_periods_of_every_length_sum_to_the_accepted_votes() {
     let folder = tempfile::tempdir().unwrap();
     let system = System::start_with(&folder.path().join("data"), Addresses::free(), &[]);
     let url = |address: std::net::SocketAddr| format!("http://{address}");
@@ -19,7 +19,7 @@ fn periods_of_every_size_sum_to_the_votes_accepted_in_them() {
         let periods = periods.as_array().unwrap();
         let votes = periods.iter().map(|period| period["votes"].as_u64().unwrap()).sum::<u64>();
         assert_eq!(votes, accepted, "by {every}");
-        // They are apart by whole periods, and each is told once.
+        // Each period is listed once, and starts at a multiple of its length.
         let millis = match every {
             "10ms" => 10,
             "1s" => 1_000,

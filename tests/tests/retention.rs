@@ -1,43 +1,42 @@
-//! A flow that is larger than the disk: the log and the book are bounded, and nothing that was counted is forgotten.
+//! Retention: the votes need more space than the retention allows. The log and the ledger stay below their limits, and
+//! the tallies have every vote.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, missing_docs)]
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use mongodb::bson::doc;
 use serde_json::{Value, json};
-use tests::{Addresses, Servers, System, audit, run, stack};
+use tests::{Addresses, System, audit, run};
 
-/// How much the log and the book may hold, each.
-const BOUND: &str = "64MB";
-const BOUND_BYTES: u64 = 64_000_000;
+/// The maximum size of the log, and of the ledger.
+const RETENTION: &str = "64MB";
+const RETENTION_BYTES: u64 = 64_000_000;
 
-/// Batches of the flood, and votes of a batch: 500 MB, as 1 kB a vote.
+/// The number of batches, and the number of votes per batch. With 1 kB per vote, all votes need 500 MB.
 const BATCHES: u64 = 50;
 const VOTES: u64 = 10_000;
 
-/// Far longer than counting a batch takes.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// The longest time until a batch is counted. Even a busy machine needs far less.
+const COUNTING_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// What was acknowledged, counted here.
+/// The numbers of votes by band and by minute.
 #[derive(Default, PartialEq, Debug)]
-struct Truth {
+struct Counts {
     bands: BTreeMap<String, u64>,
     minutes: BTreeMap<i64, u64>,
 }
 
-impl Truth {
+impl Counts {
     fn total(&self) -> u64 {
         self.bands.values().sum()
     }
 
-    /// Casts a batch and notes its receipts.
-    fn flood(&mut self, system: &System, batch: u64) {
-        // Four bytes a character, 200 characters.
+    /// Casts a batch, and adds its receipts to the counts.
+    fn cast_batch(&mut self, system: &System, batch: u64) {
+        // 200 characters with four bytes each.
         let album = |n: u64| char::from_u32(0x1F300 + u32::try_from(n).unwrap()).unwrap().to_string().repeat(200);
         let band = |n: u64| format!("Band {}", n % 23);
         let numbers = batch * VOTES..(batch + 1) * VOTES;
@@ -53,8 +52,8 @@ impl Truth {
         }
     }
 
-    /// What the results say.
-    fn told(system: &System) -> Self {
+    /// Reads the counts from the results.
+    fn read(system: &System) -> Self {
         let bands = system.results("/v1/contests/bands/tally")["bands"].as_array().unwrap().clone();
         let minutes = system.results("/v1/rates?every=1m&last=3600s").as_array().unwrap().clone();
         Self {
@@ -77,94 +76,109 @@ fn wait_until_counted(system: &System) {
         if tally["processed"] == tally["accepted"] {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "not counted after {PATIENCE:?}: {tally}");
+        assert!(begun.elapsed() < COUNTING_TIMEOUT, "not counted after {COUNTING_TIMEOUT:?}: {tally}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Floods a system and checks what it tells. `size` says what the log and the book take now.
-fn flood(system: &System, size: impl Fn() -> [u64; 2]) -> Truth {
-    let (mut truth, mut most) = (Truth::default(), [0, 0]);
+/// Floods a system, and checks its counts. `size` returns the current bytes of the log and of the ledger.
+fn flood(system: &System, size: impl Fn() -> [u64; 2]) -> Counts {
+    let (mut expected, mut max) = (Counts::default(), [0, 0]);
     for batch in 0..BATCHES {
-        truth.flood(system, batch);
-        // What is not counted never leaves the log, however full it is.
+        expected.cast_batch(system, batch);
+        // Uncounted votes never expire, so the size is measured when the batch is counted.
         wait_until_counted(system);
-        for (most, now) in most.iter_mut().zip(size()) {
-            *most = (*most).max(now);
+        for (max, now) in max.iter_mut().zip(size()) {
+            *max = (*max).max(now);
         }
     }
-    assert_eq!(Truth::told(system), truth);
-    println!("at most {} MB of log and {} MB of book", most[0] / 1_000_000, most[1] / 1_000_000);
-    for (store, most) in ["the log", "the book"].into_iter().zip(most) {
-        assert!(most < BOUND_BYTES, "{store} had {most} bytes");
+    assert_eq!(Counts::read(system), expected);
+    println!("at most {} MB of log and {} MB of ledger", max[0] / 1_000_000, max[1] / 1_000_000);
+    for (store, max) in ["the log", "the ledger"].into_iter().zip(max) {
+        assert!(max < RETENTION_BYTES, "{store} had {max} bytes");
     }
-    truth
+    expected
 }
 
-/// The audit knows all votes, and most of them by what they came to.
-fn check(report: &Value, truth: &Truth) {
+/// Checks that the audit has all votes, and that more than half of them have expired.
+fn check_audit(report: &Value, expected: &Counts) {
     let number = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(report["ok"], true, "{report}");
-    assert_eq!((number("book"), number("tallies")), (truth.total(), truth.total()), "{report}");
-    assert_eq!(number("log") + number("expired") - number("duplicates"), truth.total(), "{report}");
-    assert!(number("expired") > truth.total() / 2, "{report}");
+    assert_eq!((number("ledger"), number("tallies")), (expected.total(), expected.total()), "{report}");
+    assert_eq!(number("log") + number("expired") - number("duplicates"), expected.total(), "{report}");
+    assert!(number("expired") > expected.total() / 2, "{report}");
 }
 
 #[test]
-fn a_flow_larger_than_the_disk_is_counted_exactly() {
+fn more_votes_than_the_retention_holds_are_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let flags = ["--log-retention", BOUND, "--book-retention", BOUND];
+    let flags = ["--vote-log-retention", RETENTION, "--ledger-retention", RETENTION];
     let mut system = System::start_with(&data, Addresses::free(), &flags);
     let length = |file: &str| fs::metadata(data.join(file)).unwrap().len();
-    let truth = flood(&system, || [length("log.db"), length("count.db")]);
-    check(&audit(&data), &truth);
+    let expected = flood(&system, || [length("log.db"), length("count.db")]);
+    check_audit(&audit(&data), &expected);
 
     assert!(system.stop().0.success());
-    check(&audit(&data), &truth);
-    let wiped = run(&["replay", "tallies", "--data", data.to_str().unwrap()]);
-    assert!(wiped.status.success(), "{wiped:?}");
+    check_audit(&audit(&data), &expected);
+    let cleared = run(&["replay", "tallies", "--data", data.to_str().unwrap()]);
+    assert!(cleared.status.success(), "{cleared:?}");
     let system = System::start_with(&data, Addresses::free(), &flags);
-    tests::wait_for("the tallies to come back", || Truth::told(&system) == truth);
-    check(&audit(&data), &truth);
+    tests::wait_for("the tallies to be restored", || Counts::read(&system) == expected);
+    check_audit(&audit(&data), &expected);
 }
 
-/// Bytes of the files of a folder, as its disk has them.
-fn bytes_in(folder: &Path) -> u64 {
-    let files: Vec<fs::DirEntry> = fs::read_dir(folder).map_or_else(|_| Vec::new(), |files| files.flatten().collect());
-    // Kafka deletes files meanwhile.
-    let bytes = |path: PathBuf| {
-        let is_log = path.extension().is_some_and(|extension| extension == "log");
-        is_log.then(|| fs::metadata(path).ok()).flatten().map_or(0, |file| file.len())
-    };
-    files.into_iter().map(|file| bytes(file.path())).sum()
-}
+/// The same test on servers.
+#[cfg(feature = "servers")]
+mod on_servers {
+    use std::path::{Path, PathBuf};
 
-#[test]
-fn a_flow_larger_than_the_disk_is_counted_exactly_on_servers() {
-    let mut servers = Servers::fresh();
-    servers.urls.queue += "?segment=1";
-    let folder = tempfile::tempdir().unwrap();
-    let mut flags = vec!["--log-retention", BOUND, "--book-retention", BOUND];
-    flags.extend(servers.urls.flags());
-    let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
-    let kafka = std::env::var("OVATION_STACK_DIR").map_or_else(|_| stack::root().join("target/stack"), PathBuf::from);
-    let log = || (0..12).map(|partition| bytes_in(&kafka.join(format!("kafka/{}-{partition}", servers.name)))).sum();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let book = runtime.block_on(mongodb::Client::with_uri_str(&servers.urls.book)).unwrap().database(&servers.name);
-    let book = || {
-        let stats = runtime.block_on(async { book.run_command(doc! { "dbStats": 1 }).await }).unwrap();
-        stats.get_f64("dataSize").or_else(|_| stats.get_i64("dataSize").map(|bytes| bytes as f64)).unwrap() as u64
-    };
-    let truth = flood(&system, || [log(), book()]);
-    assert!(log() > 0, "Kafka's files are in {}", kafka.display());
-    check(&servers.audit(), &truth);
+    use mongodb::bson::doc;
+    use tests::{Servers, stack};
 
-    // All keys of this system, as a Redis that lost its disk.
-    let mut redis =
-        redis::Client::open(servers.urls.tally.split('?').next().unwrap()).unwrap().get_connection().unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg(servers.key("*")).query(&mut redis).unwrap();
-    assert_eq!(redis::cmd("DEL").arg(&keys).query(&mut redis), Ok(keys.len()));
-    tests::wait_for("the tallies to come back", || Truth::told(&system) == truth);
-    check(&servers.audit(), &truth);
+    use super::*;
+
+    /// Returns the total size of the log files in a folder.
+    fn bytes_in(folder: &Path) -> u64 {
+        let files: Vec<fs::DirEntry> =
+            fs::read_dir(folder).map_or_else(|_| Vec::new(), |files| files.flatten().collect());
+        // Kafka may delete a file before its size is read.
+        let bytes = |path: PathBuf| {
+            let is_log = path.extension().is_some_and(|extension| extension == "log");
+            is_log.then(|| fs::metadata(path).ok()).flatten().map_or(0, |file| file.len())
+        };
+        files.into_iter().map(|file| bytes(file.path())).sum()
+    }
+
+    #[test]
+    fn more_votes_than_the_retention_holds_are_counted_exactly_on_servers() {
+        let mut servers = Servers::fresh();
+        servers.urls.vote_log += "?segment=1";
+        let folder = tempfile::tempdir().unwrap();
+        let mut flags = vec!["--vote-log-retention", RETENTION, "--ledger-retention", RETENTION];
+        flags.extend(servers.urls.flags());
+        let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
+        let kafka =
+            std::env::var("OVATION_STACK_DIR").map_or_else(|_| stack::root().join("target/stack"), PathBuf::from);
+        let log =
+            || (0..12).map(|partition| bytes_in(&kafka.join(format!("kafka/{}-{partition}", servers.name)))).sum();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ledger =
+            runtime.block_on(mongodb::Client::with_uri_str(&servers.urls.ledger)).unwrap().database(&servers.name);
+        let ledger = || {
+            let stats = runtime.block_on(async { ledger.run_command(doc! { "dbStats": 1 }).await }).unwrap();
+            stats.get_f64("dataSize").or_else(|_| stats.get_i64("dataSize").map(|bytes| bytes as f64)).unwrap() as u64
+        };
+        let expected = flood(&system, || [log(), ledger()]);
+        assert!(log() > 0, "Kafka has no files in {}", kafka.display());
+        check_audit(&servers.audit(), &expected);
+
+        // All keys of this system are deleted, as if Redis lost its disk.
+        let mut redis =
+            redis::Client::open(servers.urls.tallies.split('?').next().unwrap()).unwrap().get_connection().unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS").arg(servers.key("*")).query(&mut redis).unwrap();
+        assert_eq!(redis::cmd("DEL").arg(&keys).query(&mut redis), Ok(keys.len()));
+        tests::wait_for("the tallies to be restored", || Counts::read(&system) == expected);
+        check_audit(&servers.audit(), &expected);
+    }
 }

@@ -1,4 +1,4 @@
-//! The system on stores that speak TLS and ask for a password; and what is said where a certificate or password is wrong.
+//! The system works with stores that require TLS and passwords. The errors name a wrong certificate or password.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -15,10 +15,10 @@ use tests::{
     wait_for,
 };
 
-/// Eight for the stores, then those of the programs.
+/// The first port. The stores use eight ports, and the programs use ports from `PORT + 10`.
 const PORT: u16 = 19_850;
 
-/// A REST producer that passes votes on. Killed when dropped.
+/// A REST producer that forwards votes to a gRPC producer. Dropping this kills the process.
 struct Forwarder(Child);
 
 impl Forwarder {
@@ -51,66 +51,69 @@ fn flood(protocol: &str, url: &str) -> u64 {
     report["acknowledged"].as_u64().unwrap()
 }
 
-/// What the audit says of stores that it can't open.
-fn refused(urls: &Urls) -> String {
+/// Returns the error of the audit for stores that it can't open.
+fn audit_error(urls: &Urls) -> String {
     let output = tests::run(&[["audit"].as_slice(), &urls.flags()].concat());
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
 }
 
 #[test]
-fn votes_are_counted_once_over_tls_and_whoever_is_not_let_in_is_told_why() {
+fn votes_are_counted_once_over_tls_and_a_refused_client_gets_the_reason() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("secured");
     fs::create_dir_all(&folder).unwrap();
     let config = folder.join("ovation.toml");
     fs::write(&config, "").unwrap();
     let stack = Stack::secured(&folder.join("servers"), PORT);
     let urls = &stack.urls;
-    for (url, words) in [(&urls.queue, "sasl_ssl"), (&urls.tally, "rediss://:"), (&urls.book, "tls=true")] {
+    for (url, words) in [(&urls.vote_log, "sasl_ssl"), (&urls.tallies, "rediss://:"), (&urls.ledger, "tls=true")] {
         assert!(url.contains(words), "{url}");
     }
 
     let fleet = Fleet::start(&folder.join("programs"), Addresses::new(PORT + 10, 1), urls, &config, 2);
     fleet.wait_until_ready();
-    let at = |address: &dyn std::fmt::Display| format!("http://{address}");
+    let url_of = |address: &dyn std::fmt::Display| format!("http://{address}");
     let addresses = &fleet.addresses;
-    let (rest, grpc, results) = (at(&addresses.rest[0]), at(&addresses.grpc[0]), at(&addresses.results));
+    let (rest, grpc, results) = (url_of(&addresses.rest[0]), url_of(&addresses.grpc[0]), url_of(&addresses.results));
     let _forwarder = Forwarder::start(&grpc, PORT + 40, &folder.join("forwarder.log"));
-    let forwarded = at(&format!("127.0.0.1:{}", PORT + 40));
+    let forwarded = url_of(&format!("127.0.0.1:{}", PORT + 40));
 
     let checked =
         tests::run(&["check", "--rest", &rest, "--rest", &forwarded, "--grpc", &grpc, "--results", &results, "--json"]);
     assert_eq!(tests::json(&checked)["votes"].as_array().map(Vec::len), Some(3));
     let (by_rest, by_grpc) = (flood("rest", &rest), flood("grpc", &grpc) + flood("rest", &forwarded));
-    let doors = || -> Value { tests::get(&format!("{results}/v1/contests/bands/tally"))["doors"].clone() };
-    wait_for("all votes to be counted", || doors()["rest"] == by_rest + 1 && doors()["grpc"] == by_grpc + 2);
+    let producers = || -> Value { tests::get(&format!("{results}/v1/contests/bands/tally"))["producers"].clone() };
+    wait_for("all votes to be counted", || producers()["rest"] == by_rest + 1 && producers()["grpc"] == by_grpc + 2);
     let audit = tests::json(&tests::run(&[["audit", "--json"].as_slice(), &urls.flags()].concat()));
     assert_eq!((&audit["ok"], audit["tallies"].as_u64()), (&Value::Bool(true), Some(by_rest + by_grpc + 3)), "{audit}");
-    fleet.end();
+    fleet.kill_all();
 
     let password = fs::read_to_string(stack.folder.join("secure/password")).unwrap();
     let ca = stack.folder.join("secure/ca.pem").display().to_string();
     let stranger = stack.folder.join("secure/stranger.pem").display().to_string();
-    // The password's place differs; a certificate's file is an option's last part everywhere.
-    let with = |change: &dyn Fn(&str) -> String| {
+    // For each store, returns the URLs with a changed URL of this store.
+    let with_changed_url = |change: &dyn Fn(&str) -> String| {
         [
-            ("vote log", Urls { queue: change(&urls.queue), ..urls.clone() }),
-            ("tallies", Urls { tally: change(&urls.tally), ..urls.clone() }),
-            ("book", Urls { book: change(&urls.book), ..urls.clone() }),
+            ("vote log", Urls { vote_log: change(&urls.vote_log), ..urls.clone() }),
+            ("tallies", Urls { tallies: change(&urls.tallies), ..urls.clone() }),
+            ("ledger", Urls { ledger: change(&urls.ledger), ..urls.clone() }),
         ]
     };
-    for (store, wrong) in with(&|url| url.replace(&password, "guess")) {
-        let said = refused(&wrong);
-        assert!(said.contains(&format!("error: {store}: ")) && said.contains("password"), "{said}");
-        assert!(!said.contains("guess") && !said.contains(&password), "{said}");
+    for (store, wrong) in with_changed_url(&|url| url.replace(&password, "guess")) {
+        let error = audit_error(&wrong);
+        assert!(error.contains(&format!("error: {store}: ")) && error.contains("password"), "{error}");
+        assert!(!error.contains("guess") && !error.contains(&password), "{error}");
     }
-    for (store, wrong) in with(&|url| url.replace(&ca, &stranger)) {
-        let said = refused(&wrong);
-        assert!(said.contains(&format!("error: {store}: ")) && said.contains("certificate"), "{said}");
-        assert!(said.contains("tlsCAFile") || said.contains("ssl.ca.location"), "{said}");
+    for (store, wrong) in with_changed_url(&|url| url.replace(&ca, &stranger)) {
+        let error = audit_error(&wrong);
+        assert!(error.contains(&format!("error: {store}: ")) && error.contains("certificate"), "{error}");
+        assert!(error.contains("tlsCAFile") || error.contains("ssl.ca.location"), "{error}");
     }
-    for (key, wrong) in ["queue", "tally", "book"].into_iter().zip(with(&|url| url.replace(&ca, "/no/such/file.pem"))) {
-        let said = refused(&wrong.1);
-        assert!(said.contains(&format!("error: {key}: ")) && said.contains("/no/such/file.pem"), "{said}");
+    for (key, wrong) in ["vote_log", "tallies", "ledger"]
+        .into_iter()
+        .zip(with_changed_url(&|url| url.replace(&ca, "/no/such/file.pem")))
+    {
+        let error = audit_error(&wrong.1);
+        assert!(error.contains(&format!("error: {key}: ")) && error.contains("/no/such/file.pem"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Leaving on SIGTERM.
+//! The system shuts down on SIGTERM: in time, and without losing an acknowledged vote.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::HashSet, fs, time::Duration};
@@ -7,19 +7,19 @@ use rusqlite::Connection;
 use tests::{System, audit, json, start, wait_for};
 
 #[test]
-fn sigterm_in_mid_flood_loses_no_acknowledged_vote() {
+fn sigterm_during_a_flood_loses_no_acknowledged_vote() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let mut system = System::start(&data);
     let floods: Vec<_> = [("rest", system.addresses.rest), ("grpc", system.addresses.grpc)]
         .into_iter()
-        .map(|(door, address)| {
-            let receipts = folder.path().join(door);
+        .map(|(producer, address)| {
+            let receipts = folder.path().join(producer);
             let flood = start(&[
                 "flood",
                 "--json",
                 "--protocol",
-                door,
+                producer,
                 "--url",
                 &format!("http://{address}"),
                 "--rate",
@@ -32,11 +32,11 @@ fn sigterm_in_mid_flood_loses_no_acknowledged_vote() {
             (flood, receipts)
         })
         .collect();
-    wait_for("the flood to be under way", || system.total("bands") > 500);
+    wait_for("some votes of the flood", || system.total("bands") > 500);
 
     let (status, took) = system.stop();
-    assert!(status.success(), "left with {status}");
-    assert!(took < Duration::from_secs(10), "leaving took {took:?}");
+    assert!(status.success(), "the system ended with {status}");
+    assert!(took < Duration::from_secs(10), "the shutdown took {took:?}");
 
     let mut acknowledged = HashSet::new();
     for (flood, receipts) in floods {
@@ -47,9 +47,9 @@ fn sigterm_in_mid_flood_loses_no_acknowledged_vote() {
     }
     let db = Connection::open(data.join("count.db")).unwrap();
     let mut query = db.prepare("SELECT substr(key, 7) FROM votes").unwrap();
-    let booked: HashSet<String> = query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    let recorded: HashSet<String> = query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     assert!(acknowledged.len() > 500);
-    assert!(acknowledged.is_subset(&booked), "what was acknowledged was also counted before it left");
+    assert!(acknowledged.is_subset(&recorded), "an acknowledged vote was not counted before the shutdown");
     let report = audit(&data);
     assert_eq!(report["uncounted"], 0, "{report}");
     assert!(report["ok"].as_bool().unwrap(), "{report}");

@@ -1,4 +1,4 @@
-//! Traces: a vote's way in one trace, and nothing of it where they are off.
+//! Traces: a vote has one trace, from the client to its counting. A vote has no trace if tracing is off.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -15,19 +15,21 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value as Any},
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
-use proto::v1::{CastVoteRequest, CastVoteResponse, vote_service_client::VoteServiceClient};
+use proto::v1::{CastVoteRequest, CastVoteResponse};
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
 use serde_json::{Value, json};
-use tests::{Addresses, PATIENCE, Servers, System, command, wait_for};
+use tests::{Addresses, System, TEST_TIMEOUT, command, wait_for};
 use tokio::runtime::Runtime;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A collector that keeps what it is sent.
+/// A collector that stores the spans that it receives.
 struct Collector {
     address: SocketAddr,
     spans: Spans,
     _runtime: Runtime,
 }
 
+/// The received spans, each with the name of its service.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -37,10 +39,10 @@ impl TraceService for Spans {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        for of_resource in request.into_inner().resource_spans {
-            let resource = of_resource.resource.unwrap_or_default();
+        for resource_spans in request.into_inner().resource_spans {
+            let resource = resource_spans.resource.unwrap_or_default();
             let service = text(&resource.attributes, "service.name").unwrap_or_default();
-            let spans = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
             self.0.lock().unwrap().extend(spans.map(|span| (service.clone(), span)));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
@@ -62,12 +64,12 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// The spans that it has, whatever their trace.
+    /// Returns the spans of all traces.
     fn all(&self) -> Vec<Span> {
         self.spans.0.lock().unwrap().iter().map(|(_, span)| span.clone()).collect()
     }
 
-    /// Waits for the vote's two spans: of its cast, and of its counting.
+    /// Waits for the two spans of a vote: `cast` and `count`. Returns them.
     fn spans_of(&self, vote_id: &str) -> (Span, Span) {
         let named = |name: &str| {
             let of_vote = |span: &Span| {
@@ -77,14 +79,14 @@ impl Collector {
             assert!(spans.len() < 2, "the vote has {} spans `{name}`", spans.len());
             spans.pop()
         };
-        wait_for("the vote's spans", || named("cast").is_some() && named("count").is_some());
+        wait_for("the spans of the vote", || named("cast").is_some() && named("count").is_some());
         (named("cast").unwrap(), named("count").unwrap())
     }
 
-    /// Waits for the span of the batch that a vote's counting links to.
+    /// Waits for the span of the batch to which a `count` span links. Returns it.
     fn batch_of(&self, count: &Span) -> Span {
         let batch = |span: &Span| span.span_id == count.links[0].span_id;
-        wait_for("the batch's span", || self.all().iter().any(batch));
+        wait_for("the span of the batch", || self.all().iter().any(batch));
         self.all().into_iter().find(batch).unwrap()
     }
 }
@@ -115,7 +117,7 @@ fn hex(id: &[u8]) -> String {
 /// Posts a vote with a `traceparent`.
 fn post(system: &System, traceparent: &str, vote: &Value) -> (u16, Value) {
     let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TEST_TIMEOUT)).build().into();
     let request = agent.post(format!("http://{}/v1/votes", system.addresses.rest));
     let request = request.header("content-type", "application/json").header("traceparent", traceparent);
     let mut response = request.send(vote.to_string()).unwrap();
@@ -133,27 +135,27 @@ fn cast(system: &System, name: &str) -> CastVoteResponse {
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT: &str = "00f067aa0ba902b7";
 
-/// What every pair of spans of one vote has.
-fn assert_linked(collector: &Collector, (cast, count): &(Span, Span), door: &str, place: (u64, u64)) {
+/// Checks the two spans of a vote.
+fn assert_linked(collector: &Collector, (cast, count): &(Span, Span), producer: &str, position: (u64, u64)) {
     assert_eq!(hex(&cast.trace_id), hex(&count.trace_id), "one trace");
-    assert_eq!(hex(&count.parent_span_id), hex(&cast.span_id), "the counting's parent is the cast");
+    assert_eq!(hex(&count.parent_span_id), hex(&cast.span_id), "the parent of `count` is `cast`");
     assert_eq!(cast.kind, i32::from(SpanKind::Server));
     assert_eq!(count.kind, i32::from(SpanKind::Consumer));
     assert!(cast.start_time_unix_nano <= cast.end_time_unix_nano);
     assert!(cast.start_time_unix_nano < count.end_time_unix_nano);
-    assert_eq!(text(&cast.attributes, "ovation.door").as_deref(), Some(door));
+    assert_eq!(text(&cast.attributes, "ovation.producer").as_deref(), Some(producer));
     assert_eq!(text(&cast.attributes, "ovation.contest").as_deref(), Some("bands"));
     assert_eq!(value(&count.attributes, "ovation.counted"), Some(&Any::BoolValue(true)));
     let batch = collector.batch_of(count);
     for span in [cast, count] {
         let attributes = &span.attributes;
         let partition = text(attributes, "messaging.destination.partition.id").unwrap();
-        assert_eq!(partition, place.0.to_string());
-        assert_eq!(number(attributes, "messaging.kafka.offset"), Some(i64::try_from(place.1).unwrap()));
+        assert_eq!(partition, position.0.to_string());
+        assert_eq!(number(attributes, "messaging.kafka.offset"), Some(i64::try_from(position.1).unwrap()));
     }
     assert_eq!(batch.name, "count batch");
     assert!(batch.links.iter().any(|link| link.span_id == cast.span_id && link.trace_id == cast.trace_id));
-    assert_ne!(hex(&batch.trace_id), hex(&cast.trace_id), "a batch has votes of many traces, and is in none");
+    assert_ne!(hex(&batch.trace_id), hex(&cast.trace_id), "the span of a batch has a trace of its own");
     assert_eq!(number(&count.attributes, "messaging.batch.message_count"), Some(1));
     assert_eq!(number(&batch.attributes, "messaging.batch.message_count"), Some(1));
     assert_eq!(number(&batch.attributes, "ovation.batch.votes"), Some(1));
@@ -161,32 +163,32 @@ fn assert_linked(collector: &Collector, (cast, count): &(Span, Span), door: &str
     assert_eq!(number(&batch.attributes, from).map(|from| from + 1), number(&batch.attributes, to));
 }
 
-/// Casts votes of each kind at a system that traces, and looks at what the collector has of them.
+/// Casts votes of each kind, and checks the spans that the collector received.
 fn assert_traced(mut system: System, collector: &Collector, log: &str) {
-    // Whose client traces nothing, and which therefore isn't traced.
+    // The client of this vote did not sample it, so it is not traced.
     let unsampled = "0af7651916cd43dd8448eb211c80319c";
     assert_eq!(post(&system, &format!("00-{unsampled}-b7ad6b7169203331-00"), &json!({ "name": "Genesis" })).0, 202);
-    // So that it is in no batch of another.
+    // The next vote must be in another batch.
     system.wait_until_counted();
 
     let (status, receipt) = post(&system, &format!("00-{TRACE}-{CLIENT}-01"), &json!({ "name": "Pink Floyd" }));
     assert_eq!(status, 202);
     let spans = collector.spans_of(receipt["vote_id"].as_str().unwrap());
     assert_eq!((hex(&spans.0.trace_id).as_str(), hex(&spans.0.parent_span_id).as_str()), (TRACE, CLIENT));
-    let place = (receipt["partition"].as_u64().unwrap(), receipt["offset"].as_u64().unwrap());
-    assert_linked(collector, &spans, "rest", place);
+    let position = (receipt["partition"].as_u64().unwrap(), receipt["offset"].as_u64().unwrap());
+    assert_linked(collector, &spans, "rest", position);
     assert_eq!(text(&spans.0.attributes, "messaging.system").as_deref(), Some(log));
 
     let receipt = cast(&system, "Queen");
     let spans = collector.spans_of(&receipt.vote_id);
-    assert_eq!(spans.0.parent_span_id, Vec::<u8>::new(), "nobody sent a parent");
+    assert_eq!(spans.0.parent_span_id, Vec::<u8>::new(), "the client sent no parent");
     assert_ne!(hex(&spans.0.trace_id), TRACE);
     assert_linked(collector, &spans, "grpc", (receipt.partition.into(), receipt.offset));
 
-    // A vote that is refused has a span that says so, and is no error of ours.
+    // A refused vote has a span with the reason. The status of this span is not an error.
     let nowhere = json!({ "name": "X", "contest": "nowhere" });
     assert_eq!(post(&system, &format!("00-{TRACE}-{CLIENT}-01"), &nowhere).0, 404);
-    // What is left is exported when the system leaves.
+    // The remaining spans are exported at the shutdown.
     assert!(system.stop().0.success());
     let spans = collector.all();
     let refused = spans.iter().find(|span| text(&span.attributes, "error.type").is_some()).unwrap();
@@ -206,15 +208,6 @@ fn a_vote_is_one_trace_from_the_client_to_its_counting() {
 }
 
 #[test]
-fn a_trace_goes_through_kafka() {
-    let (collector, folder, servers) = (Collector::start(), tempfile::tempdir().unwrap(), Servers::fresh());
-    let (url, stores) = (collector.url(), servers.urls.flags());
-    let flags = [&["--traces", &url], &stores[..]].concat();
-    let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
-    assert_traced(system, &collector, "kafka");
-}
-
-#[test]
 fn only_the_configured_share_of_votes_without_a_parent_is_traced() {
     let (collector, folder) = (Collector::start(), tempfile::tempdir().unwrap());
     let mut program = command();
@@ -223,13 +216,13 @@ fn only_the_configured_share_of_votes_without_a_parent_is_traced() {
     system.wait_until_ready();
     let votes: Vec<_> = (0..1_000).map(|n| json!({ "name": format!("Band {}", n % 10) })).collect();
     assert_eq!(system.post_batch(&json!(votes)).0, 200);
-    // The client has decided.
+    // The client sampled this vote.
     let (_, receipt) = post(&system, &format!("00-{TRACE}-{CLIENT}-01"), &json!({ "name": "Pink Floyd" }));
     collector.spans_of(receipt["vote_id"].as_str().unwrap());
     system.wait_until_counted();
     assert!(system.stop().0.success());
     let named = |name| collector.all().iter().filter(|span| span.name == name).count();
-    // Eight standard deviations to either side of 200.
+    // The range is the expected value, 200, plus or minus about eight standard deviations.
     assert!((100..300).contains(&named("cast")), "{}", named("cast"));
     assert_eq!(named("cast"), named("count"));
 }
@@ -238,7 +231,7 @@ fn only_the_configured_share_of_votes_without_a_parent_is_traced() {
 fn nothing_is_traced_unless_it_is_configured() {
     let (collector, folder) = (Collector::start(), tempfile::tempdir().unwrap());
     let mut program = command();
-    // Which libraries of OpenTelemetry heed.
+    // OpenTelemetry libraries read these variables; Ovation must not.
     program.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
     program.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.url());
     let mut system = System::spawn(program, &folder.path().join("data"), Addresses::free(), &[]);
@@ -262,20 +255,20 @@ fn nothing_is_traced_unless_it_is_configured() {
 
 #[test]
 fn no_vote_waits_for_a_collector() {
-    // One that nobody listens at, and one that answers nothing.
+    // One address without a listener, and one that never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let away = SocketAddr::from(([127, 0, 0, 1], tests::free_port()));
-    for collector in [away, silent.local_addr().unwrap()] {
+    let closed = SocketAddr::from(([127, 0, 0, 1], tests::free_port()));
+    for collector in [closed, silent.local_addr().unwrap()] {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("http://{collector}");
         let mut system = System::start_with(&folder.path().join("data"), Addresses::free(), &["--traces", &url]);
-        // An export is given up after three seconds.
+        // An export times out after three seconds.
         let begun = Instant::now();
         for n in 0..20 {
             assert_eq!(system.post(&json!({ "name": format!("Band {n}") })).0, 202);
         }
         assert!(begun.elapsed() < Duration::from_secs(2), "20 votes took {:?}", begun.elapsed());
-        // More than may wait.
+        // These votes have more spans than the queue of spans can hold.
         let votes: Vec<_> = (0..10_000).map(|n| json!({ "name": format!("Band {}", n % 10) })).collect();
         for _ in 0..2 {
             let (status, receipts) = system.post_batch(&json!(votes));
@@ -283,16 +276,33 @@ fn no_vote_waits_for_a_collector() {
             assert!(receipts.as_array().unwrap().iter().all(|receipt| receipt["offset"].is_u64()));
         }
         wait_for("the votes to be counted", || system.total("bands") == 20_020);
-        let lost = || {
+        let lost_spans = || {
             let metrics = ureq::get(format!("http://{}/metrics", system.addresses.admin)).call().unwrap();
             let metrics = metrics.into_body().read_to_string().unwrap();
             let lines = metrics.lines().filter(|line| line.starts_with("ovation_trace_spans_total"));
             assert!(!metrics.contains("outcome=\"exported\"} 1"), "{metrics}");
             lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
         };
-        wait_for("losses to be counted", || lost() > 1_000);
-        wait_for("losses to be told", || system.log().contains("traces were lost"));
+        wait_for("losses to be counted", || lost_spans() > 1_000);
+        wait_for("losses to be logged", || system.log().contains("traces were lost"));
         let (status, took) = system.stop();
         assert!(status.success() && took < Duration::from_secs(6), "{status} after {took:?}");
+    }
+}
+
+/// The same test on servers.
+#[cfg(feature = "servers")]
+mod on_servers {
+    use tests::Servers;
+
+    use super::*;
+
+    #[test]
+    fn a_trace_continues_through_kafka() {
+        let (collector, folder, servers) = (Collector::start(), tempfile::tempdir().unwrap(), Servers::fresh());
+        let (url, stores) = (collector.url(), servers.urls.flags());
+        let flags = [&["--traces", &url], &stores[..]].concat();
+        let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
+        assert_traced(system, &collector, "kafka");
     }
 }

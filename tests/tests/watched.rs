@@ -1,4 +1,4 @@
-//! The system as those see it who watch it: Prometheus, the dashboards' queries, Alertmanager.
+//! Monitoring works on a running system: Prometheus, the queries of the dashboards, and Alertmanager.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -19,43 +19,46 @@ use std::{
 use serde_json::{Value, json};
 use tests::{free_port, get, program_named, run, stack::Stack};
 
-/// The first of the servers' ports: below those of other tests.
+/// The first port of the servers. The 15 ports are below those of [`free_port`], and no other test uses them.
 const PORT: u16 = 19_800;
 
-/// Far longer than a quickened alert takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(4);
+/// The longest time that the test waits for a condition. An accelerated alert needs far less, even on a busy machine.
+const ALERT_TIMEOUT: Duration = Duration::from_mins(4);
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(begun.elapsed() < ALERT_TIMEOUT, "waited {ALERT_TIMEOUT:?} for {what}");
         thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// Hears what Alertmanager tells: the receiver, the alert and whether it fires.
+/// A server that receives the notifications of Alertmanager.
 struct Webhook {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<(String, String, String)>>>,
+    /// The receiver, the alert and the status of each notification.
+    notifications: Arc<Mutex<Vec<(String, String, String)>>>,
 }
 
 impl Webhook {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, heard) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
-        let notices = Arc::clone(&heard);
-        thread::spawn(move || listener.incoming().flatten().for_each(|client| hear(&client, &notices)));
-        Self { address, heard }
+        let (address, notifications) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let received = Arc::clone(&notifications);
+        thread::spawn(move || listener.incoming().flatten().for_each(|client| receive(&client, &received)));
+        Self { address, notifications }
     }
 
-    /// How many notices there are of an alert with this status.
+    /// Returns the number of notifications of an alert with this status.
     fn count(&self, alert: &str, status: &str) -> usize {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().filter(|(_, name, now)| name == alert && now == status).count()
+        let notifications = self.notifications.lock().unwrap();
+        let is_of = |(_, name, its_status): &&(String, String, String)| name == alert && its_status == status;
+        notifications.iter().filter(is_of).count()
     }
 }
 
-fn hear(mut client: &TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
+/// Reads one HTTP request of Alertmanager, and adds its alerts to the notifications.
+fn receive(mut client: &TcpStream, notifications: &Mutex<Vec<(String, String, String)>>) {
     let mut reader = BufReader::new(client);
     let mut lines = Vec::new();
     loop {
@@ -70,16 +73,16 @@ fn hear(mut client: &TcpStream, heard: &Mutex<Vec<(String, String, String)>>) {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     let receiver = lines[0].split(' ').nth(1).unwrap().to_owned();
-    let told: Value = serde_json::from_slice(&body).unwrap();
-    for alert in told["alerts"].as_array().unwrap() {
+    let message: Value = serde_json::from_slice(&body).unwrap();
+    for alert in message["alerts"].as_array().unwrap() {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (name, status) = (text(&alert["labels"]["alertname"]), text(&alert["status"]));
-        heard.lock().unwrap().push((receiver.clone(), name, status));
+        notifications.lock().unwrap().push((receiver.clone(), name, status));
     }
     let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
-/// One of the programs, killed when dropped.
+/// One of the programs. Dropping this kills the process.
 struct Program {
     name: &'static str,
     flags: Vec<String>,
@@ -105,19 +108,19 @@ impl Drop for Program {
     }
 }
 
-/// All programs on all servers, watched.
-struct Watched {
+/// All programs on all servers, with monitoring.
+struct MonitoredSystem {
     stack: Stack,
     webhook: Webhook,
     programs: Vec<Program>,
     rest: SocketAddr,
     grpc: SocketAddr,
     results: SocketAddr,
-    /// Of the REST door, the gRPC door, the consumer and the results.
+    /// The admin ports of the REST producer, the gRPC producer, the consumer and the results.
     admin: [SocketAddr; 4],
 }
 
-impl Watched {
+impl MonitoredSystem {
     fn start(folder: &Path) -> Self {
         let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (rest, grpc, results, results_grpc) = (free(), free(), free(), free());
@@ -148,14 +151,14 @@ impl Watched {
         format!("http://127.0.0.1:{}", self.stack.port + 8)
     }
 
-    /// The one number of a query.
-    fn ask(&self, query: &str) -> Option<f64> {
+    /// Runs a query of Prometheus, and returns its single value.
+    fn query(&self, query: &str) -> Option<f64> {
         let query = query.bytes().fold(String::new(), |query, byte| query + &format!("%{byte:02X}"));
-        let answer = get(&format!("{}/api/v1/query?query={query}", self.prometheus()));
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+        let response = get(&format!("{}/api/v1/query?query={query}", self.prometheus()));
+        response["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     }
 
-    /// The alerts that fire now.
+    /// Returns the alerts that are firing.
     fn firing(&self) -> BTreeSet<String> {
         let alerts = get(&format!("{}/api/v1/alerts", self.prometheus()));
         let alerts = alerts["data"]["alerts"].as_array().unwrap();
@@ -176,26 +179,27 @@ impl Watched {
         get(&format!("http://{}/v1/contests/bands/tally", self.results))["total"].as_u64().unwrap()
     }
 
-    /// Votes until told to stop, as people do whatever happens.
-    fn trickle(&self) -> Arc<AtomicBool> {
-        let (is_over, url) = (Arc::new(AtomicBool::new(false)), format!("http://{}/v1/votes", self.rest));
-        let over = Arc::clone(&is_over);
+    /// Starts a thread that casts votes slowly, and ignores errors. Returns the flag that stops the thread.
+    fn start_slow_votes(&self) -> Arc<AtomicBool> {
+        let (stop, url) = (Arc::new(AtomicBool::new(false)), format!("http://{}/v1/votes", self.rest));
+        let is_stopped = Arc::clone(&stop);
         thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
+            while !is_stopped.load(Ordering::Relaxed) {
                 let _ = ureq::post(&url).send_json(json!({ "name": "Can" }));
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        is_over
+        stop
     }
 
-    /// Breaks something, waits until its alert is delivered, mends it, and waits until that is delivered, too.
-    fn alerts(&mut self, alert: &str, break_it: impl FnOnce(&mut Self), mend: impl FnOnce(&mut Self)) {
-        wait_for("quiet", || !self.firing().contains(alert));
+    /// Breaks the system, waits for the notification of the alert, repairs the system, and waits for the notification
+    /// that the alert is resolved.
+    fn check_alert(&mut self, alert: &str, break_system: impl FnOnce(&mut Self), repair: impl FnOnce(&mut Self)) {
+        wait_for(&format!("{alert} not to fire"), || !self.firing().contains(alert));
         let (fired, resolved) = (self.webhook.count(alert, "firing"), self.webhook.count(alert, "resolved"));
-        break_it(self);
+        break_system(self);
         wait_for(alert, || self.webhook.count(alert, "firing") > fired);
-        mend(self);
+        repair(self);
         wait_for(&format!("{alert} to be resolved"), || self.webhook.count(alert, "resolved") > resolved);
     }
 
@@ -205,7 +209,7 @@ impl Watched {
     }
 }
 
-/// What a process tells at `/metrics`.
+/// Reads the metrics of a process.
 fn metrics(admin: SocketAddr) -> String {
     ureq::get(&format!("http://{admin}/metrics")).call().unwrap().body_mut().read_to_string().unwrap()
 }
@@ -217,12 +221,12 @@ fn cpu_micros(admin: SocketAddr) -> u64 {
 }
 
 #[test]
-fn everything_is_seen_from_outside() {
+fn every_store_panel_and_alert_works() {
     let folder = tempfile::tempdir().unwrap();
-    let mut system = Watched::start(folder.path());
-    for store in ["vote log", "tallies", "book"] {
-        wait_for("every store to be seen", || {
-            system.ask(&format!("min(ovation_check_up{{check=\"{store}\"}})")) == Some(1.0)
+    let mut system = MonitoredSystem::start(folder.path());
+    for store in ["vote log", "tallies", "ledger"] {
+        wait_for("the check of every store", || {
+            system.query(&format!("min(ovation_check_up{{check=\"{store}\"}})")) == Some(1.0)
         });
     }
 
@@ -236,7 +240,7 @@ fn everything_is_seen_from_outside() {
     let used: u64 = system.admin.map(cpu_micros).iter().zip(before).map(|(after, before)| after - before).sum();
     let flooded = begun.elapsed();
 
-    // Every panel, and the sums.
+    // Every panel has data, and the sums are right.
     let check = Command::new(tests::stack::root().join("grafana/check"))
         .args(["--prometheus", &system.prometheus(), "--scrape", "1", "--range", "60", "--without-history"])
         .output()
@@ -252,10 +256,10 @@ fn everything_is_seen_from_outside() {
         "sum(ovation_counted_votes_total)",
         "sum(ovation_votes_total{outcome=\"accepted\"})",
     ] {
-        wait_for(query, || system.ask(query) == Some(acknowledged as f64));
+        wait_for(query, || system.query(query) == Some(acknowledged as f64));
     }
 
-    // Few series, and cheap ones: of a scrape each 5 s.
+    // There are few series, and a scrape every 5 s is cheap.
     let (mut costs, scrapes) = (0, 100);
     for admin in system.admin {
         let series = metrics(admin).lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
@@ -266,18 +270,19 @@ fn everything_is_seen_from_outside() {
     }
     let share = costs as f64 / f64::from(scrapes) / 5.0 / (used as f64 / flooded.as_secs_f64());
     println!("metrics cost {:.2} % of the flood's CPU", share * 100.0);
-    // Ten times what is promised of an optimised build on an idle machine.
+    // The limit is ten times the documented one, which is for an optimised build on an idle machine.
     assert!(share < 0.1, "{share}");
 
-    // What breaks is told, and that it is well again.
-    let trickle = system.trickle();
+    // Alerts are delivered, and they are resolved.
+    let stop_votes = system.start_slow_votes();
     for (server, alert) in
-        [("redis", "OvationTalliesDown"), ("mongo", "OvationBookDown"), ("kafka", "OvationVoteLogDown")]
+        [("redis", "OvationTalliesDown"), ("mongo", "OvationLedgerDown"), ("kafka", "OvationVoteLogDown")]
     {
-        system.alerts(alert, |system| system.stack.kill(server), |system| system.stack.start(server));
+        system.check_alert(alert, |system| system.stack.kill(server), |system| system.stack.start(server));
     }
-    let consumer =
-        |system: &mut Watched| system.programs.iter_mut().find(|program| program.name == "consumer").unwrap().kill();
-    system.alerts("OvationConsumerMissing", consumer, |system| system.restart_consumer(folder.path()));
-    trickle.store(true, Ordering::Relaxed);
+    let kill_consumer = |system: &mut MonitoredSystem| {
+        system.programs.iter_mut().find(|program| program.name == "consumer").unwrap().kill();
+    };
+    system.check_alert("OvationConsumerMissing", kill_consumer, |system| system.restart_consumer(folder.path()));
+    stop_votes.store(true, Ordering::Relaxed);
 }

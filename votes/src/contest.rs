@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::{ContestId, Reason, Refusal, Retention, UnixMillis, vote};
+use crate::{
+    ids::{ContestId, UnixMillis},
+    refusal::{Reason, Refusal},
+    retention::Retention,
+    text::band_name,
+};
 
 /// How many votes one voter has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VotesPerVoter {
-    /// One; the first on the log stands.
+    /// One vote per voter: the first vote on the log counts.
     One,
-    /// As many as they cast.
+    /// Every vote counts.
     #[default]
     Many,
 }
@@ -24,22 +29,22 @@ pub struct Contest {
     closes: Option<UnixMillis>,
 }
 
-/// A contest's rule that makes no sense.
+/// An invalid rule of a contest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct ContestError {
-    /// The key within the contest's section.
+    /// The key in the contest's section of the configuration.
     pub key: &'static str,
-    /// What is wrong with it.
+    /// What is wrong with the rule.
     pub problem: String,
 }
 
 impl Contest {
-    /// Makes a contest. `candidates: None` means any name. It is open for votes from `opens` up to, not including,
-    /// `closes`.
+    /// Creates a contest. Without `candidates`, any name is valid. The contest is open in `[opens, closes)`.
     ///
     /// # Errors
-    /// If a candidate is no valid name, if there are none, or if the contest closes before it opens.
+    /// If a candidate is not a valid name, if the list of candidates is empty, or if the contest does not close after
+    /// it opens.
     pub fn new(
         candidates: Option<Vec<String>>,
         votes_per_voter: VotesPerVoter,
@@ -48,7 +53,7 @@ impl Contest {
     ) -> Result<Self, ContestError> {
         let error = |key, problem| ContestError { key, problem };
         let candidates = candidates
-            .map(|names| names.into_iter().map(vote::band_name).collect::<Result<HashSet<_>, _>>())
+            .map(|names| names.into_iter().map(band_name).collect::<Result<HashSet<_>, _>>())
             .transpose()
             .map_err(|refusal| error("candidates", refusal.detail))?;
         if candidates.as_ref().is_some_and(HashSet::is_empty) {
@@ -60,27 +65,29 @@ impl Contest {
         if let (Some(opens), Some(closes)) = (opens, closes)
             && closes <= opens
         {
-            return Err(error("closes", format!("closes at {closes}, which is not after it opens at {opens}")));
+            return Err(error("closes", format!("{closes} is not after the time at which the contest opens, {opens}")));
         }
         Ok(Self { candidates, votes_per_voter, opens, closes })
     }
 
-    /// Whether one voter has one vote.
+    /// Returns whether each voter has one vote.
     pub fn has_one_vote_per_voter(&self) -> bool {
         self.votes_per_voter == VotesPerVoter::One
     }
 
-    /// Whether votes may expire like this and each voter still have no more votes than the contest gives.
+    /// Returns whether votes may expire by this retention. In a contest with one vote per voter, the retention must be
+    /// an age that is at least as long as the contest is open: otherwise a voter whose vote has expired could vote
+    /// again.
     pub fn can_expire(&self, retention: Retention) -> bool {
-        let window = self.opens.zip(self.closes).map(|(opens, closes)| u128::from(closes.0.abs_diff(opens.0)));
-        match (self.votes_per_voter, retention, window) {
+        let open_millis = self.opens.zip(self.closes).map(|(opens, closes)| u128::from(closes.0.abs_diff(opens.0)));
+        match (self.votes_per_voter, retention, open_millis) {
             (VotesPerVoter::Many, _, _) => true,
-            (VotesPerVoter::One, Retention::Age(age), Some(window)) => age.as_millis() >= window,
+            (VotesPerVoter::One, Retention::Age(age), Some(open_millis)) => age.as_millis() >= open_millis,
             (VotesPerVoter::One, _, _) => false,
         }
     }
 
-    /// Asks the rules that a door can decide.
+    /// Checks the rules that a producer can check. Only the consumer can check that a voter votes once.
     pub(crate) fn admit(&self, band: &str, has_voter: bool, now: UnixMillis) -> Result<(), Refusal> {
         if let Some(opens) = self.opens.filter(|opens| now < *opens) {
             return Err(Refusal::new(Reason::NotOpenYet, format!("the contest opens at {opens}")));
@@ -89,10 +96,10 @@ impl Contest {
             return Err(Refusal::new(Reason::Closed, format!("the contest closed at {closes}")));
         }
         if self.candidates.as_ref().is_some_and(|candidates| !candidates.contains(band)) {
-            return Err(Refusal::new(Reason::NotACandidate, format!("{band:?} is no candidate of this contest")));
+            return Err(Refusal::new(Reason::NotACandidate, format!("{band:?} is not a candidate of this contest")));
         }
         if self.has_one_vote_per_voter() && !has_voter {
-            let detail = "voter: required, since each voter has one vote in this contest";
+            let detail = "voter: required, because each voter has one vote in this contest";
             return Err(Refusal { field: Some("voter".into()), ..Refusal::new(Reason::VoterRequired, detail) });
         }
         Ok(())
@@ -104,27 +111,27 @@ impl Contest {
 pub struct Contests(BTreeMap<ContestId, Contest>);
 
 impl Default for Contests {
-    /// `bands`, open to any name.
+    /// Returns the contest `bands`, which is open to any name.
     fn default() -> Self {
         Self(BTreeMap::from([(ContestId::default(), Contest::default())]))
     }
 }
 
 impl Contests {
-    /// The contests of a configuration; the [default](Self::default) if it has none.
+    /// Creates the contests of a configuration. Without contests, returns the [default](Self::default).
     pub fn new(contests: BTreeMap<ContestId, Contest>) -> Self {
         if contests.is_empty() { Self::default() } else { Self(contests) }
     }
 
-    /// The ids, sorted.
+    /// Returns the ids, sorted.
     pub fn ids(&self) -> impl Iterator<Item = &ContestId> {
         self.0.keys()
     }
 
-    /// Finds a contest by the text a client gave, if any.
+    /// Finds a contest by the text that a client sent. Without text, finds the contest with the default id.
     ///
     /// # Errors
-    /// [`Reason::UnknownContest`]; [`Reason::InvalidField`] if the text is no slug.
+    /// [`Reason::UnknownContest`], or [`Reason::InvalidField`] if the text is not a slug.
     pub fn find(&self, contest: Option<&str>) -> Result<(&ContestId, &Contest), Refusal> {
         let id = match contest {
             None => ContestId::default(),
@@ -132,12 +139,15 @@ impl Contests {
         };
         self.0.get_key_value(&id).ok_or_else(|| {
             let known: Vec<_> = self.0.keys().take(20).map(ContestId::as_str).collect();
-            Refusal::new(Reason::UnknownContest, format!("there is no contest {id}; there is {}", known.join(", ")))
+            Refusal::new(
+                Reason::UnknownContest,
+                format!("there is no contest {id}; the contests are {}", known.join(", ")),
+            )
         })
     }
 
-    /// Whether some contest can't do without the voters' secret.
-    pub fn need_secret(&self) -> bool {
+    /// Returns whether any contest needs the secret with which voters are hashed.
+    pub fn require_secret(&self) -> bool {
         self.0.values().any(Contest::has_one_vote_per_voter)
     }
 }

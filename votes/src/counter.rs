@@ -1,424 +1,431 @@
-//! Counting exactly once.
+//! The algorithm that counts each vote exactly once.
 //!
-//! No transaction spans the log, the book and the tallies, so each store carries its own position in a partition:
-//! **B** in the book and **T** in the tallies, the first offset not yet in them. Ranges are half-open. One batch
-//! `[from, to)` of a partition is counted like this:
+//! No transaction spans the vote log, the ledger and the tallies. So the ledger and the tallies each have a position in
+//! every partition: **B** in the ledger and **T** in the tallies. A position is the first offset that the store does not
+//! have yet. Ranges are half-open.
 //!
-//! 1. **Reconcile** ([`Counter::reconcile`]) on assignment and whenever a later step disagrees. Where `T < B`, the book's
-//!    range `[T, B)` is folded into the tallies: so they catch up after a crash, and so a wiped or rolled-back Redis
-//!    comes back. Where `B < T`, the book was restored from a backup: the log from B on is recorded in the book, and
-//!    not tallied below T. The log is asked whether it is still the one that was counted; others may be counting at the same
-//!    time, so what it says is compared with positions that can't be newer than it.
-//! 2. **Fold**: of several votes with one ballot key in the batch only the lowest offset is a candidate.
-//! 3. **Book**: the candidates are inserted under their ballot key, with their place on the log.
-//! 4. For every key that was there already, the stored place is read: a vote counts if and only if the stored place is
-//!    its own. The duplicate alone decides nothing, since after a crash it is the vote itself that is there.
-//!    Those that don't are noted as repeats.
-//! 5. **Checkpoint**: B is raised to `to`, never lowered. A B below `from` is a hole: back to 1.
-//! 6. **Tallies**: in one step, if `T == from` the counts are added and T becomes `to`; else nothing changes: back to 1.
+//! Several records can have the same ballot key. The first of these records on the log is the **original**, which
+//! counts. The others are **duplicates**, which don't count.
 //!
-//! | failure | what happens |
+//! A batch `[from, to)` of a partition is counted in six steps:
+//!
+//! 1. **Reconcile** ([`Counter::reconcile`]) when the partition is assigned, when a later step fails, and when a later
+//!    step finds a store at another position than expected.
+//!    - First, in every case, verify that the log is the log that was counted. Other consumers may count at the same
+//!      time. So the positions are read first, and the state of the log second.
+//!    - If `T < B`, add the ledger's votes in `[T, B)` to the tallies. In this way the tallies catch up after a crash,
+//!      and a wiped or rolled-back Redis is rebuilt.
+//!    - If `B < T`, the ledger was restored from a backup. Nothing is repaired here: steps 2 to 6 replay the log from B
+//!      on into the ledger, and step 6 does not add the votes below T again.
+//! 2. **Deduplicate**: of all votes of the batch with the same ballot key, only the one with the lowest offset is a
+//!    candidate.
+//! 3. **Insert**: the candidates are inserted into the ledger under their ballot keys, with their positions on the log.
+//! 4. **Compare**: for each key that the ledger had already, the stored position is read. A vote counts if and only if
+//!    the stored position is the position of the vote. A known key alone decides nothing: after a crash, the stored
+//!    vote can be the candidate itself. The votes that don't count are recorded as duplicates.
+//! 5. **Checkpoint**: B is raised to `to`, and never lowered. If B is below `from`, the ledger has a hole, and the
+//!    consumer continues with step 1.
+//! 6. **Add**: in one step, if `T == from`, the counts are added to the tallies and T becomes `to`. Otherwise the
+//!    addition is fenced: nothing changes, and the consumer continues with step 1.
+//!
+//! | failure | effect |
 //! |---|---|
-//! | crash before 6 | the batch is replayed, or folded from the book; booked votes recognise themselves by their place |
-//! | the reply of 6 is lost | the repeat is fenced, T is already `to` |
-//! | a zombie consumer wakes | its inserts change nothing, its checkpoint never lowers B, its addition is fenced |
-//! | tallies rolled back or wiped | T and counts went back together; step 1 folds the book up to B |
-//! | book restored | step 1 replays the log into it; restore with consumers stopped |
-//!
-//! # Keeping less
-//!
-//! Votes in the book may [expire](Counter::expire): those below a partition's **cut-off** are folded into its summary, and
-//! then deleted. Moving the cut-off and replacing the summary is one step, and documents below the cut-off count no more, so a
-//! crash before they are deleted changes nothing. Tallies with `T == 0` get the summary, and then the documents from the
-//! cut-off on. Tallies that were rolled back to a T below the cut-off can't be mended from there: they are cleared.
-//!
-//! A deleted document no longer says that a later record repeats its ballot. So that this is decided once:
-//!
-//! - a vote stays, though it is summed up, while a repeat at or after the cut-off is noted;
-//! - B is raised only where the cut-off is the one from before the batch's repeats were looked up. Whoever raised B noted
-//!   its repeats before the cut-off moved, and so before anything was deleted; whoever comes later looks again.
-//!
-//! A repeat that comes when the vote that stands is gone counts: that is the horizon that a retention has.
+//! | crash before step 6 | the batch is replayed, or added from the ledger; step 4 recognises recorded votes as their own |
+//! | the reply of step 6 is lost | if the addition is repeated, it is fenced, because T is already `to` |
+//! | a zombie consumer continues | its inserts change nothing, its checkpoint never lowers B, its addition is fenced |
+//! | the tallies are rolled back or wiped | T is rolled back with the counts, so step 1 adds exactly the missing votes |
+//! | the ledger is restored | step 1 replays the log into it; the consumers must be stopped during the restore |
 
-use std::{collections::HashMap, sync::Arc};
-
-use crate::{
-    Added, Advanced, Batch, Book, Bounds, Checkpoint, Counts, LoggedVote, Offset, Partition, Place, Repeat, StoreError,
-    Summary, Tallies, UnixMillis, VoteId,
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
-/// How many booked votes are folded into the tallies at a time.
-const FOLD_CHUNK: usize = 1_000;
+use crate::{
+    counts::Counts,
+    ids::{LogPosition, Offset, Partition, VoteId},
+    ports::{
+        Added, Advanced, Batch, Bounds, Checkpoint, ClearCondition, Duplicate, Ledger, StoreError, Summary, Tallies,
+        TalliesPosition,
+    },
+    vote::LoggedVote,
+};
 
-/// Counts batches of votes; it decides, the stores only do.
+/// The maximum number of votes that are read from the ledger and added to the tallies at a time.
+pub(crate) const MAX_VOTES_PER_FOLD: usize = 1_000;
+
+/// Counts batches of votes. The counter makes every decision; the stores only execute single steps.
 #[derive(Clone)]
 pub struct Counter {
-    book: Arc<dyn Book>,
+    ledger: Arc<dyn Ledger>,
     tallies: Arc<dyn Tallies>,
 }
 
-/// What the stores say of how far a partition has been counted.
+/// How far each store has counted a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Positions {
-    /// B, and the record by which the log is recognised.
-    pub booked: Checkpoint,
-    /// T.
-    pub tallied: Offset,
+pub struct StorePositions {
+    /// The ledger's position B. Its last vote below B identifies the log.
+    pub checkpoint: Checkpoint,
+    /// The tallies' position T. Their last vote below T identifies the log, too: several systems may use the same
+    /// tallies by mistake.
+    pub tallies: TalliesPosition,
 }
 
-/// What the log says of itself, for [`Counter::reconcile`]. Ask it after the [`Positions`].
-#[derive(Clone, Copy, Debug)]
-pub struct LogFacts {
-    /// What the log has.
+impl StorePositions {
+    /// Returns how many records the tallies must count again, if the tallies lost data. After a crash of a consumer, the
+    /// tallies are behind the ledger by a few batches, which is no loss.
+    pub fn records_to_recount(&self) -> Option<u64> {
+        let behind = self.checkpoint.offset.0.saturating_sub(self.tallies.offset.0);
+        (behind > MAX_VOTES_PER_FOLD as u64).then_some(behind)
+    }
+
+    /// Returns the offsets of the stores' last votes that a log with these bounds must have. The caller reads the log at
+    /// these offsets, each of them once.
+    pub fn offsets_to_verify(&self, bounds: Bounds) -> BTreeSet<Offset> {
+        let offsets = self.last_votes().into_iter().map(|(_, offset, _)| offset);
+        offsets.filter(|offset| (bounds.start..bounds.end).contains(offset)).collect()
+    }
+
+    /// Returns the last vote of each store that has one, with the name of the store.
+    fn last_votes(&self) -> Vec<(&'static str, Offset, VoteId)> {
+        let stores = [("ledger", self.checkpoint.last), ("tallies", self.tallies.last)];
+        stores.into_iter().filter_map(|(store, last)| last.map(|(offset, id)| (store, offset, id))).collect()
+    }
+}
+
+/// The state of a partition's log, for [`Counter::reconcile`]. Read it after the [`StorePositions`].
+#[derive(Clone, Debug)]
+pub struct LogState {
+    /// The offsets that the log has.
     pub bounds: Bounds,
-    /// The id of the vote at the offset of [`Positions::booked`]'s `last`, if the log still has that record and it is a vote.
-    pub last: Option<VoteId>,
+    /// The votes that the log has at the offsets of [`StorePositions::offsets_to_verify`]. An offset is absent if its
+    /// record is not a vote.
+    pub votes: BTreeMap<Offset, VoteId>,
 }
 
-/// How far a partition has been counted: B and T. The feed continues at B.
+/// How far a consumer has counted a partition. The next batch begins at B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// B.
-    pub booked: Offset,
-    /// T, never below B after reconciling.
+pub struct Cursor {
+    /// The ledger's position B.
+    pub recorded: Offset,
+    /// The tallies' position T. After reconciling, T is never below B.
     pub tallied: Offset,
-    /// The book's cut-off.
+    /// The offset below which votes have expired from the ledger.
     pub cut_off: Offset,
 }
 
-/// Up to where votes expire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CutOff {
-    /// This offset.
-    At(Offset),
-    /// The first vote that was accepted at or after this time.
-    Time(UnixMillis),
-}
-
-/// What counting a batch came to.
+/// The result of counting a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Counted {
-    /// It is counted, up to this progress.
+    /// The batch is counted.
     Done {
-        /// The new progress.
-        progress: Progress,
-        /// Votes of the batch that stand.
-        votes: Standing,
-        /// Votes of the batch that are repeats of others.
+        /// The cursor after the batch.
+        cursor: Cursor,
+        /// The votes of the batch that count.
+        votes: CountedVotes,
+        /// The number of votes of the batch that are duplicates.
         duplicates: u64,
     },
-    /// A store is elsewhere than this counter thought: another consumer was faster, or a store was rolled back. Nothing was
-    /// counted twice; reconcile and go on from there.
-    Disagreed,
+    /// A store is at another position than the cursor: another consumer was faster, or a store was rolled back. No vote
+    /// was counted twice. Reconcile, and continue from the new cursor.
+    PositionsChanged,
 }
 
-/// The votes of a batch that stand.
+/// The votes of a batch that count.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct CountedVotes {
     candidates: Arc<[LoggedVote]>,
-    stands: Vec<bool>,
+    /// Whether the candidate with the same index counts.
+    is_counted: Vec<bool>,
 }
 
-impl Standing {
-    /// By offset.
+impl CountedVotes {
+    /// Returns the votes in the order of their offsets.
     pub fn iter(&self) -> impl Iterator<Item = &LoggedVote> {
-        self.candidates.iter().zip(&self.stands).filter(|(_, stands)| **stands).map(|(logged, _)| logged)
+        self.candidates.iter().zip(&self.is_counted).filter(|(_, is_counted)| **is_counted).map(|(logged, _)| logged)
     }
 
-    /// How many.
+    /// Returns the number of votes.
     pub fn count(&self) -> u64 {
-        self.stands.iter().filter(|stands| **stands).count() as u64
+        self.is_counted.iter().filter(|is_counted| **is_counted).count() as u64
     }
 }
 
-/// Why a partition must not be counted further before an operator has looked at it.
+/// Why a partition must not be counted further until an operator has repaired it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// The log lost votes before they were recorded.
+pub enum PartitionHalt {
+    /// The log deleted votes before they were recorded in the ledger.
     #[error(
-        "partition {partition}: the log begins at offset {start}, but only offsets below {booked} are in the book; \
-         the votes [{booked}, {start}) were deleted before they were counted. Restore the log; or accept the loss: \
-         stop the consumers and give `ovation replay book --partition {partition} --from {start}`"
+        "partition {partition}: the log begins at offset {start}, but the ledger only has the offsets below {recorded}; \
+         the {} records [{recorded}, {start}) were deleted before they were counted. Restore the log. To accept the loss \
+         instead, stop the consumers and run `ovation replay ledger --partition {partition} --from {start}`",
+        .start.0.saturating_sub(.recorded.0)
     )]
     Lost {
         /// The partition.
         partition: Partition,
-        /// B.
-        booked: Offset,
-        /// The log's start.
+        /// The ledger's position B.
+        recorded: Offset,
+        /// The first offset of the log.
         start: Offset,
     },
-    /// A store has counted further than the log reaches.
+    /// A store has counted more than the log has.
     #[error(
         "partition {partition}: the position in the {store} is {position}, but the log ends at {end}; this is not the log \
-         that was counted. Restore that log, or begin with empty stores"
+         that was counted. Correct the URL of the log. If the topic was deleted and created again, keep this ledger as the \
+         record of the old votes, and count the new topic with an empty ledger and empty tallies"
     )]
     BeyondEnd {
         /// The partition.
         partition: Partition,
-        /// `book` or `tallies`.
+        /// `ledger` or `tallies`.
         store: &'static str,
-        /// B or T.
+        /// The position of this store: B or T.
         position: Offset,
-        /// The log's end.
+        /// The offset after the last record of the log.
         end: Offset,
     },
-    /// The last recorded vote is not on the log where it was.
+    /// The log has another record at the offset of the last vote of a store.
     #[error(
-        "partition {partition}: the book's last vote {expected} is not on the log at offset {offset}; this is not the log \
-         that was counted. Restore that log, or begin with empty stores"
+        "partition {partition}: the last vote in the {store}, {expected}, is not on the log at offset {offset}; this is not \
+         the log that was counted. Correct the URL of the log. If the topic was deleted and created again, keep this ledger \
+         as the record of the old votes, and count the new topic with an empty ledger and empty tallies. If another system \
+         counts into the same {store}, give each system its own"
     )]
     OtherLog {
         /// The partition.
         partition: Partition,
-        /// Where the vote was.
+        /// `ledger` or `tallies`.
+        store: &'static str,
+        /// The offset of the vote in this store.
         offset: Offset,
-        /// The vote.
+        /// The vote's id in this store.
         expected: VoteId,
     },
 }
 
 impl Counter {
-    /// A counter over two stores.
-    pub fn new(book: Arc<dyn Book>, tallies: Arc<dyn Tallies>) -> Self {
-        Self { book, tallies }
+    /// Creates a counter that uses these stores.
+    pub fn new(ledger: Arc<dyn Ledger>, tallies: Arc<dyn Tallies>) -> Self {
+        Self { ledger, tallies }
     }
 
-    /// Where the stores are. [`reconcile`](Self::reconcile) needs it from before the log was asked.
-    pub async fn positions(&self, partition: Partition) -> Result<Positions, StoreError> {
-        let booked = self.book.checkpoint(partition).await?;
-        Ok(Positions { booked, tallied: self.tallies.position(partition).await? })
+    /// Reads the positions of both stores. [`reconcile`](Self::reconcile) needs positions that were read before the
+    /// state of the log.
+    pub async fn positions(&self, partition: Partition) -> Result<StorePositions, StoreError> {
+        let checkpoint = self.ledger.checkpoint(partition).await?;
+        Ok(StorePositions { checkpoint, tallies: self.tallies.position(partition).await? })
     }
 
-    /// Whether the stores are where this progress has brought them.
-    pub async fn is_at(&self, partition: Partition, progress: Progress) -> Result<bool, StoreError> {
-        let Positions { booked, tallied } = self.positions(partition).await?;
-        Ok(Progress { booked: booked.offset, tallied, cut_off: booked.cut_off } == progress)
+    /// Returns whether the stores are still at this cursor.
+    pub async fn is_at(&self, partition: Partition, cursor: Cursor) -> Result<bool, StoreError> {
+        let StorePositions { checkpoint, tallies } = self.positions(partition).await?;
+        Ok(Cursor { recorded: checkpoint.offset, tallied: tallies.offset, cut_off: checkpoint.cut_off } == cursor)
     }
 
-    /// Step 1. Call it when a partition is assigned, after [`Counted::Disagreed`] and after any error, then seek the feed to
-    /// the progress' `booked`.
+    /// Executes step 1. Call this when a partition is assigned, after [`Counted::PositionsChanged`] and after any error. Then
+    /// seek the log reader to the cursor's `recorded`.
     ///
-    /// `before` are the positions from before the log was asked, since others may count meanwhile: of the log that was
-    /// counted it is certain that it reaches as far as *those*, and that it begins no later than B does *after*.
+    /// The caller reads `earlier_positions` before it reads `log`. This function reads the positions again. Other
+    /// consumers may count between these reads, so the positions may have risen. Two facts are certain about the log that
+    /// was counted:
+    /// - It ends at or after the earlier positions, because votes are on the log before they are counted.
+    /// - It begins at or before the new B, unless votes were deleted before they were counted.
     ///
     /// # Errors
-    /// Of the stores. The inner error stops the partition.
+    /// The outer error is an error of a store. The inner error halts the partition.
     pub async fn reconcile(
         &self,
         partition: Partition,
-        before: Positions,
-        log: LogFacts,
-    ) -> Result<Result<Progress, Stop>, StoreError> {
-        let Positions { booked: Checkpoint { offset: booked, cut_off, .. }, mut tallied } =
-            self.positions(partition).await?;
-        if let Err(stop) = recognise(partition, before, booked, log) {
-            return Ok(Err(stop));
+        earlier_positions: StorePositions,
+        log: LogState,
+    ) -> Result<Result<Cursor, PartitionHalt>, StoreError> {
+        let StorePositions { checkpoint, tallies } = self.positions(partition).await?;
+        let Checkpoint { offset: recorded, cut_off, .. } = checkpoint;
+        let mut tallied = tallies.offset;
+        if let Err(halt) = verify_log(partition, earlier_positions, recorded, &log) {
+            return Ok(Err(halt));
         }
-        while tallied < booked {
-            tallied = self.fold_chunk(partition, tallied, booked).await?;
+        if (StorePositions { checkpoint, tallies }).records_to_recount().is_some() {
+            self.tallies.announce_recount(partition, recorded).await?;
         }
-        Ok(Ok(Progress { booked, tallied, cut_off }))
+        while tallied < recorded {
+            tallied = self.fold_chunk(partition, tallied, recorded).await?;
+        }
+        Ok(Ok(Cursor { recorded, tallied, cut_off }))
     }
 
-    /// Adds a chunk of the book's `[from, to)` to the tallies and returns T.
+    /// Adds one chunk of the ledger's votes in `[from, to)` to the tallies. Returns the new T.
     async fn fold_chunk(&self, partition: Partition, from: Offset, to: Offset) -> Result<Offset, StoreError> {
-        let votes = self.book.range(partition, from, to, FOLD_CHUNK).await?;
-        // After reading: where nothing of this has expired now, nothing was missing then.
-        let Checkpoint { cut_off, .. } = self.book.checkpoint(partition).await?;
+        let votes = self.ledger.range(partition, from, to, MAX_VOTES_PER_FOLD).await?;
+        // The cut-off only rises. If it is at or below `from` now, it was so when the votes were read, and no vote had
+        // expired from the range.
+        let Checkpoint { cut_off, .. } = self.ledger.checkpoint(partition).await?;
         if from < cut_off {
             return self.fold_summary(partition, from).await;
         }
         let end = match votes.last() {
-            Some(last) if votes.len() == FOLD_CHUNK => last.place.offset.next(),
+            Some(last) if votes.len() == MAX_VOTES_PER_FOLD => last.position.offset.next(),
             _ => to,
         };
-        match self.tallies.add(partition, from, end, Counts::of(&votes)).await? {
+        let last = votes.last().map(|logged| (logged.position.offset, logged.vote.vote_id));
+        let to = TalliesPosition { offset: end, last };
+        match self.tallies.add(partition, from, to, Counts::of(&votes)).await? {
             Added::Added => Ok(end),
             Added::Fenced(position) => Ok(position),
         }
     }
 
-    /// Brings the tallies from below the cut-off to it, and returns T.
+    /// Brings tallies whose T, `from`, is below the cut-off nearer to the cut-off. If T is 0, adds the summary.
+    /// Otherwise clears the tallies of all partitions, unless T is no longer `from`: then another partition has cleared
+    /// them. Returns the new T.
     async fn fold_summary(&self, partition: Partition, from: Offset) -> Result<Offset, StoreError> {
         if from > Offset(0) {
-            let position = self.tallies.position(partition).await?;
-            if position != from {
-                return Ok(position);
-            }
-            // Part of what the summary has is in the tallies already, and nobody can tell which part.
-            self.tallies.clear().await?;
-            return Ok(Offset(0));
+            // The tallies already contain a part of the summary. That part can't be subtracted, so start again from
+            // empty tallies.
+            let is_cleared = self.tallies.clear(ClearCondition::IfAt(partition, from)).await?;
+            return if is_cleared { Ok(Offset(0)) } else { Ok(self.tallies.position(partition).await?.offset) };
         }
-        let Summary { cut_off, counts } = self.book.summary(partition).await?;
-        match self.tallies.add(partition, Offset(0), cut_off, counts).await? {
+        let Summary { cut_off, counts } = self.ledger.summary(partition).await?;
+        // The ids of the expired votes are not known, so the position gets no last vote.
+        match self.tallies.add(partition, Offset(0), cut_off.into(), counts).await? {
             Added::Added => Ok(cut_off),
             Added::Fenced(position) => Ok(position),
         }
     }
 
-    /// Lets the partition's votes below `until` expire, as far as they are counted. Call it between batches.
+    /// Executes steps 2 to 6. Send the batch's invalid records to the dead letters before this call.
     ///
     /// # Errors
-    /// Of the stores; what was done is not known, so reconcile. `None` if the stores are elsewhere than `progress`: reconcile,
-    /// too.
-    pub async fn expire(
-        &self,
-        partition: Partition,
-        progress: Progress,
-        until: CutOff,
-    ) -> Result<Option<(Progress, u64)>, StoreError> {
-        let Positions { booked, tallied } = self.positions(partition).await?;
-        let Summary { cut_off: from, mut counts } = self.book.summary(partition).await?;
-        let now = Progress { booked: booked.offset, tallied, cut_off: booked.cut_off };
-        if now != progress || from != progress.cut_off {
-            return Ok(None);
-        }
-        let most = booked.offset.min(tallied);
-        let (most, time) = match until {
-            CutOff::At(offset) => (most.min(offset), None),
-            CutOff::Time(time) => (most, Some(time)),
-        };
-        let before = counts.total();
-        let (mut to, mut is_done) = (from, false);
-        while to < most && !is_done {
-            let mut votes = self.book.range(partition, to, most, FOLD_CHUNK).await?;
-            let kept = time.and_then(|time| votes.iter().position(|logged| logged.vote.accepted_at >= time));
-            let end = match (kept, votes.last()) {
-                (Some(kept), _) => {
-                    is_done = true;
-                    votes[kept].place.offset
-                }
-                (None, Some(last)) if votes.len() == FOLD_CHUNK => last.place.offset.next(),
-                _ => most,
-            };
-            votes.truncate(kept.unwrap_or(votes.len()));
-            counts.merge(Counts::of(&votes));
-            counts.keep_permanent();
-            to = end;
-        }
-        let expired = counts.total() - before;
-        if to > from && !self.book.summarise(partition, from, Summary { cut_off: to, counts }).await? {
-            return Ok(None);
-        }
-        // Also where nothing has expired: who was to delete may have died.
-        self.book.forget(partition).await?;
-        Ok(Some((Progress { cut_off: to.max(from), ..progress }, expired)))
-    }
-
-    /// Steps 2 to 6. Records that are no votes have to be buried before.
-    ///
-    /// # Errors
-    /// Of the stores; what was done is not known, so reconcile.
-    pub async fn count(&self, progress: Progress, batch: Batch) -> Result<Counted, StoreError> {
+    /// An error of a store. It is unknown which steps took effect, so the caller must reconcile.
+    pub async fn count(&self, cursor: Cursor, batch: Batch) -> Result<Counted, StoreError> {
         let Batch { partition, from, to, records } = batch;
         let votes: Vec<LoggedVote> = records
             .into_iter()
             .filter_map(|record| {
-                let place = Place { partition, offset: record.offset };
-                record.vote.ok().map(|vote| LoggedVote { place, vote })
+                let position = LogPosition { partition, offset: record.offset };
+                record.vote.ok().map(|vote| LoggedVote { position, vote })
             })
             .collect();
-        let last = votes.last().map(|logged| (logged.place.offset, logged.vote.vote_id));
-        let cast = votes.len() as u64;
-        let (candidates, copies) = first_of_each_ballot(votes);
+        let last = votes.last().map(|logged| (logged.position.offset, logged.vote.vote_id));
+        let votes_in_batch = votes.len() as u64;
+        let (candidates, batch_duplicates) = deduplicate(votes);
         let candidates: Arc<[LoggedVote]> = candidates.into();
-        let Some(places) = self.book_candidates(&candidates).await? else { return Ok(Counted::Disagreed) };
-        let stands: Vec<bool> = candidates.iter().zip(&places).map(|(logged, place)| logged.place == *place).collect();
-        let repeats = repeats(&candidates, &places, copies);
-        if !repeats.is_empty() {
-            self.book.note_repeats(repeats).await?;
+        let Some(original_positions) = self.insert_and_compare(&candidates).await? else {
+            return Ok(Counted::PositionsChanged);
+        };
+        let is_counted: Vec<bool> =
+            candidates.iter().zip(&original_positions).map(|(logged, original)| logged.position == *original).collect();
+        let duplicates_to_record = list_duplicates(&candidates, &original_positions, batch_duplicates);
+        if !duplicates_to_record.is_empty() {
+            self.ledger.record_duplicates(duplicates_to_record).await?;
         }
 
-        let cut_off = progress.cut_off;
-        match self.book.advance(partition, from, Checkpoint { offset: to, last, cut_off }).await? {
+        let cut_off = cursor.cut_off;
+        match self.ledger.advance_checkpoint(partition, from, Checkpoint { offset: to, last, cut_off }).await? {
             Advanced::Done => {}
-            Advanced::Hole(_) | Advanced::Expired(_) => return Ok(Counted::Disagreed),
+            Advanced::Hole(_) | Advanced::CutOffMoved(_) => return Ok(Counted::PositionsChanged),
         }
 
-        let votes = Standing { candidates, stands };
-        let mut tallied = progress.tallied;
+        let votes = CountedVotes { candidates, is_counted };
+        let mut tallied = cursor.tallied;
         if tallied < to {
-            let counts = Counts::of(votes.iter().filter(|logged| logged.place.offset >= tallied));
+            let counts = Counts::of(votes.iter().filter(|logged| logged.position.offset >= tallied));
+            let to = TalliesPosition { offset: to, last };
             match self.tallies.add(partition, tallied.max(from), to, counts).await? {
-                Added::Added => tallied = to,
-                Added::Fenced(_) => return Ok(Counted::Disagreed),
+                Added::Added => tallied = to.offset,
+                Added::Fenced(_) => return Ok(Counted::PositionsChanged),
             }
         }
-        let duplicates = cast - votes.count();
-        Ok(Counted::Done { progress: Progress { booked: to, tallied, cut_off }, votes, duplicates })
+        let duplicates = votes_in_batch - votes.count();
+        Ok(Counted::Done { cursor: Cursor { recorded: to, tallied, cut_off }, votes, duplicates })
     }
 
-    /// Steps 3 and 4: the place of the vote that stands for each candidate's ballot. `None` if a ballot that the book said it
-    /// had is not in it.
-    async fn book_candidates(&self, candidates: &Arc<[LoggedVote]>) -> Result<Option<Vec<Place>>, StoreError> {
-        let mut places: Vec<Place> = candidates.iter().map(|logged| logged.place).collect();
+    /// Executes steps 3 and 4: inserts the candidates, and reads the stored position of each known ballot. Returns the
+    /// position of the original of each candidate's ballot. A candidate counts if this position is its own. Returns
+    /// `None` if the ledger reported a ballot as known, and then did not have the ballot.
+    async fn insert_and_compare(&self, candidates: &Arc<[LoggedVote]>) -> Result<Option<Vec<LogPosition>>, StoreError> {
+        let mut original_positions: Vec<LogPosition> = candidates.iter().map(|logged| logged.position).collect();
         if candidates.is_empty() {
-            return Ok(Some(places));
+            return Ok(Some(original_positions));
         }
-        let known = self.book.insert(Arc::clone(candidates)).await?;
+        let known = self.ledger.insert(Arc::clone(candidates)).await?;
         if known.is_empty() {
-            return Ok(Some(places));
+            return Ok(Some(original_positions));
         }
         let keys = known.iter().map(|&index| candidates[index].vote.key.clone()).collect();
-        for (&index, stored) in known.iter().zip(self.book.locate(keys).await?) {
+        for (&index, stored) in known.iter().zip(self.ledger.positions_of(keys).await?) {
             let Some(stored) = stored else { return Ok(None) };
-            places[index] = stored;
+            original_positions[index] = stored;
         }
-        Ok(Some(places))
+        Ok(Some(original_positions))
     }
 }
 
-/// Whether the log is the one that was counted, and still has all that is to be counted. `booked` is B after the log was
-/// asked.
-fn recognise(partition: Partition, before: Positions, booked: Offset, log: LogFacts) -> Result<(), Stop> {
+/// Verifies that the log is the log that was counted, and that the log has every record that is not counted yet.
+/// `recorded` is the B that was read after the state of the log.
+fn verify_log(
+    partition: Partition,
+    earlier_positions: StorePositions,
+    recorded: Offset,
+    log: &LogState,
+) -> Result<(), PartitionHalt> {
     let Bounds { start, end } = log.bounds;
-    for (store, position) in [("book", before.booked.offset), ("tallies", before.tallied)] {
+    for (store, position) in
+        [("ledger", earlier_positions.checkpoint.offset), ("tallies", earlier_positions.tallies.offset)]
+    {
         if position > end {
-            return Err(Stop::BeyondEnd { partition, store, position, end });
+            return Err(PartitionHalt::BeyondEnd { partition, store, position, end });
         }
     }
-    if booked < start {
-        return Err(Stop::Lost { partition, booked, start });
+    if recorded < start {
+        return Err(PartitionHalt::Lost { partition, recorded, start });
     }
-    match before.booked.last {
-        Some((offset, expected)) if offset >= start && log.last != Some(expected) => {
-            Err(Stop::OtherLog { partition, offset, expected })
-        }
-        _ => Ok(()),
+    // The log deletes its oldest records, so a last vote may be gone.
+    let is_other = |(_, offset, id): &(_, Offset, VoteId)| *offset >= start && log.votes.get(offset) != Some(id);
+    match earlier_positions.last_votes().into_iter().find(is_other) {
+        Some((store, offset, expected)) => Err(PartitionHalt::OtherLog { partition, store, offset, expected }),
+        None => Ok(()),
     }
 }
 
-/// A vote of a batch that repeats one of the same batch: its place, and the candidate it repeats.
-type Copy = (Place, usize);
+/// A vote that repeats a ballot of the same batch: its position, and the index of the candidate with the same key.
+type BatchDuplicate = (LogPosition, usize);
 
-/// Step 2: the candidates, and the rest.
-fn first_of_each_ballot(votes: Vec<LoggedVote>) -> (Vec<LoggedVote>, Vec<Copy>) {
-    let firsts: Vec<usize> = {
-        let mut first = HashMap::with_capacity(votes.len());
+/// Executes step 2. Returns the candidates, and the votes that repeat the ballot of a candidate.
+fn deduplicate(votes: Vec<LoggedVote>) -> (Vec<LoggedVote>, Vec<BatchDuplicate>) {
+    // For each vote, the index of the candidate with its key.
+    let candidate_of: Vec<usize> = {
+        let mut index_of_key = HashMap::with_capacity(votes.len());
         votes
             .iter()
             .map(|logged| {
-                let next = first.len();
-                *first.entry(&logged.vote.key).or_insert(next)
+                let next = index_of_key.len();
+                *index_of_key.entry(&logged.vote.key).or_insert(next)
             })
             .collect()
     };
-    let (mut candidates, mut copies) = (Vec::with_capacity(votes.len()), Vec::new());
-    for (logged, first) in votes.into_iter().zip(firsts) {
-        if first == candidates.len() {
+    let (mut candidates, mut batch_duplicates) = (Vec::with_capacity(votes.len()), Vec::new());
+    for (logged, candidate) in votes.into_iter().zip(candidate_of) {
+        if candidate == candidates.len() {
             candidates.push(logged);
         } else {
-            copies.push((logged.place, first));
+            batch_duplicates.push((logged.position, candidate));
         }
     }
-    (candidates, copies)
+    (candidates, batch_duplicates)
 }
 
-/// The votes of a batch that don't stand. `places` says what stands for each candidate's ballot.
-fn repeats(candidates: &[LoggedVote], places: &[Place], copies: Vec<Copy>) -> Vec<Repeat> {
-    let of_others = candidates.iter().map(|logged| logged.place).zip(places.iter().copied());
-    let of_candidates = copies.into_iter().map(|(place, first)| (place, places[first]));
-    let repeats = of_others.chain(of_candidates).filter(|(place, stands)| place != stands);
-    repeats.map(|(place, stands)| Repeat { place, of: stands.offset }).collect()
+/// Returns the votes of a batch that don't count. `original_positions` has the position of the original of each candidate's
+/// ballot.
+fn list_duplicates(
+    candidates: &[LoggedVote],
+    original_positions: &[LogPosition],
+    batch_duplicates: Vec<BatchDuplicate>,
+) -> Vec<Duplicate> {
+    let of_candidates = candidates.iter().map(|logged| logged.position).zip(original_positions.iter().copied());
+    let within_batch =
+        batch_duplicates.into_iter().map(|(position, candidate)| (position, original_positions[candidate]));
+    let duplicates = of_candidates.chain(within_batch).filter(|(position, original)| position != original);
+    duplicates.map(|(position, original)| Duplicate { position, original: original.offset }).collect()
 }

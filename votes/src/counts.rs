@@ -1,4 +1,4 @@
-//! The fold: votes become counts.
+//! Counts of votes, and the windows of time in which votes are counted.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,30 +7,33 @@ use std::{
     time::Duration,
 };
 
-use crate::{ContestId, DoorKind, LoggedVote, UnixMillis, Vote};
+use crate::{
+    ids::{ContestId, UnixMillis},
+    vote::{LoggedVote, ProducerKind, Vote},
+};
 
-/// What a batch adds to the tallies.
+/// The counts of some votes, for example of a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// By contest.
+    /// The counts by contest.
     pub contests: BTreeMap<ContestId, ContestCounts>,
 }
 
-/// What a batch adds to one contest.
+/// The counts of one contest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContestCounts {
     /// Votes by band.
     pub bands: HashMap<String, u64>,
-    /// Votes by band and album, of votes that name an album.
+    /// Votes by band and album. Only votes that name an album are included.
     pub albums: HashMap<(String, String), u64>,
-    /// Votes by door.
-    pub doors: BTreeMap<DoorKind, u64>,
-    /// Votes by window of acceptance time: the window's size and start.
+    /// Votes by producer.
+    pub producers: BTreeMap<ProducerKind, u64>,
+    /// Votes by window of acceptance time. The key is the size and the start of the window.
     pub windows: BTreeMap<(Window, UnixMillis), u64>,
 }
 
 impl Counts {
-    /// Counts votes, each as one.
+    /// Counts each vote as one.
     pub fn of<'a>(votes: impl IntoIterator<Item = &'a LoggedVote>) -> Self {
         let mut counts = Self::default();
         for logged in votes {
@@ -52,43 +55,46 @@ impl Counts {
         if let Some(album) = &vote.album {
             *contest.albums.entry((vote.name.clone(), album.clone())).or_default() += 1;
         }
-        *contest.doors.entry(vote.door).or_default() += 1;
+        *contest.producers.entry(vote.producer).or_default() += 1;
         for window in Window::ALL {
             *contest.windows.entry((window, window.start(vote.accepted_at))).or_default() += 1;
         }
     }
 
-    /// Adds other counts to these.
+    /// Adds other counts to these counts.
     pub fn merge(&mut self, other: Self) {
         for (id, counts) in other.contests {
             let contest = self.contests.entry(id).or_default();
             counts.bands.into_iter().for_each(|(band, votes)| *contest.bands.entry(band).or_default() += votes);
             counts.albums.into_iter().for_each(|(album, votes)| *contest.albums.entry(album).or_default() += votes);
-            counts.doors.into_iter().for_each(|(door, votes)| *contest.doors.entry(door).or_default() += votes);
+            counts
+                .producers
+                .into_iter()
+                .for_each(|(producer, votes)| *contest.producers.entry(producer).or_default() += votes);
             counts.windows.into_iter().for_each(|(window, votes)| *contest.windows.entry(window).or_default() += votes);
         }
     }
 
-    /// Forgets the windows that are not kept for ever.
-    pub fn keep_permanent(&mut self) {
+    /// Removes the windows that expire.
+    pub fn drop_expiring_windows(&mut self) {
         for contest in self.contests.values_mut() {
-            contest.keep_permanent();
+            contest.drop_expiring_windows();
         }
     }
 
-    /// All votes in these counts.
+    /// Returns the number of all votes.
     pub fn total(&self) -> u64 {
         self.contests.values().map(ContestCounts::total).sum()
     }
 }
 
 impl ContestCounts {
-    /// As [`Counts::keep_permanent`].
-    pub fn keep_permanent(&mut self) {
-        self.windows.retain(|(window, _), _| window.kept_for().is_none());
+    /// Removes the windows that expire.
+    pub fn drop_expiring_windows(&mut self) {
+        self.windows.retain(|(window, _), _| window.retention().is_none());
     }
 
-    /// All votes of the contest: each has exactly one band.
+    /// Returns the number of votes of the contest. Each vote has exactly one band.
     pub fn total(&self) -> u64 {
         self.bands.values().sum()
     }
@@ -109,7 +115,7 @@ impl Window {
     /// All sizes.
     pub const ALL: [Self; 3] = [Self::Centisecond, Self::Second, Self::Minute];
 
-    /// The size, in milliseconds.
+    /// Returns the size in milliseconds.
     pub fn millis(self) -> i64 {
         match self {
             Self::Centisecond => 10,
@@ -118,13 +124,13 @@ impl Window {
         }
     }
 
-    /// The start of the window that has this time: windows divide UTC evenly.
+    /// Returns the start of the window that contains this time. The start is a multiple of the size in Unix time.
     pub fn start(self, time: UnixMillis) -> UnixMillis {
         UnixMillis(time.0.div_euclid(self.millis()) * self.millis())
     }
 
-    /// How long a window is kept; `None` is for ever.
-    pub fn kept_for(self) -> Option<Duration> {
+    /// Returns the time after which a window of this size expires from the tallies. `None` means that it never expires.
+    pub fn retention(self) -> Option<Duration> {
         match self {
             Self::Centisecond => Some(Duration::from_mins(15)),
             Self::Second => Some(Duration::from_hours(24)),
@@ -132,7 +138,7 @@ impl Window {
         }
     }
 
-    /// The size's name: `10ms`, `1s`, `1m`.
+    /// Returns the name of the size: `10ms`, `1s` or `1m`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Centisecond => "10ms",
@@ -155,6 +161,6 @@ impl FromStr for Window {
         Self::ALL
             .into_iter()
             .find(|window| window.as_str() == name)
-            .ok_or_else(|| format!("{name:?} is no window; there are 10ms, 1s and 1m"))
+            .ok_or_else(|| format!("{name:?} is not a window; the windows are 10ms, 1s and 1m"))
     }
 }

@@ -1,4 +1,5 @@
-//! A vote log in memory whose faults are commanded, to try what stands before a log. It proves nothing about real ones.
+//! A vote log in memory whose faults a test controls. It is for tests of the code that publishes votes. These tests
+//! prove nothing about real logs.
 
 use std::{
     collections::VecDeque,
@@ -10,93 +11,97 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Facts, Offset, Partition, PendingReceipt, Place, PublishError, Receipt, ReceiptSender, Store, StoreError, Vote,
-    VoteQueue, receipt_channel,
+    ids::{LogPosition, Offset, Partition},
+    ports::{
+        DeliveryFuture, DeliverySender, HealthDetails, LogWriter, PublishError, Receipt, Store, StoreError,
+        delivery_channel,
+    },
+    vote::Vote,
 };
 
-/// The log. At first it confirms each vote at once.
+/// The log. By default, the log confirms each vote at once.
 #[derive(Default)]
-pub struct FakeQueue(Mutex<State>);
+pub struct FakeLog(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     is_holding: bool,
     capacity: Option<usize>,
     is_down: bool,
-    waiting: VecDeque<(Partition, Vote, ReceiptSender)>,
+    pending: VecDeque<(Partition, Vote, DeliverySender)>,
     log: Vec<Vote>,
-    watchers: Vec<Waker>,
+    wakers: Vec<Waker>,
 }
 
-impl FakeQueue {
-    /// An empty log.
+impl FakeLog {
+    /// Creates an empty log.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// From now on votes wait for [`release`](Self::release).
+    /// From now on, votes stay pending until [`release`](Self::release) confirms them.
     pub fn hold(&self) {
         self.state().is_holding = true;
     }
 
-    /// Confirms the votes that have waited longest.
+    /// Confirms this number of votes, the oldest first.
     pub fn release(&self, votes: usize) {
         let mut state = self.state();
-        for (partition, vote, sender) in state.take_waiting(votes) {
+        for (partition, vote, sender) in state.take_pending(votes) {
             state.confirm(partition, vote, sender);
         }
     }
 
-    /// Confirms everything, and from now on each vote at once.
+    /// Confirms all pending votes. Later votes are confirmed at once.
     pub fn release_all(&self) {
         self.state().is_holding = false;
         self.release(usize::MAX);
     }
 
-    /// Refuses as full while so many votes wait.
+    /// Refuses votes as [`PublishError::Full`] while this number of votes is pending.
     pub fn set_capacity(&self, votes: usize) {
         self.state().capacity = Some(votes);
     }
 
-    /// Fails the votes that have waited longest.
+    /// Fails this number of pending votes, the oldest first.
     pub fn fail(&self, votes: usize) {
-        for (_, _, sender) in self.state().take_waiting(votes) {
+        for (_, _, sender) in self.state().take_pending(votes) {
             let _ = sender.send(Err(PublishError::Unavailable("the log lost its disk".into())));
         }
     }
 
-    /// From now on takes no votes.
+    /// Refuses every vote from now on.
     pub fn go_down(&self) {
         self.state().is_down = true;
     }
 
-    /// The votes that were confirmed, in order.
+    /// Returns the confirmed votes, in order.
     pub fn log(&self) -> Vec<Vote> {
         self.state().log.clone()
     }
 
-    /// How many votes wait.
-    pub fn waiting(&self) -> usize {
-        self.state().waiting.len()
+    /// Returns the number of pending votes.
+    pub fn pending(&self) -> usize {
+        self.state().pending.len()
     }
 
-    /// Waits until so many votes wait for their receipts.
-    pub async fn until_waiting(&self, votes: usize) {
-        self.until(|state| state.waiting.len() == votes).await;
+    /// Waits until exactly this number of votes is pending.
+    pub async fn wait_until_pending(&self, votes: usize) {
+        self.wait_until(|state| state.pending.len() == votes).await;
     }
 
-    /// Waits until so many votes are confirmed.
-    pub async fn until_logged(&self, votes: usize) {
-        self.until(|state| state.log.len() == votes).await;
+    /// Waits until exactly this number of votes is confirmed.
+    pub async fn wait_until_logged(&self, votes: usize) {
+        self.wait_until(|state| state.log.len() == votes).await;
     }
 
-    async fn until(&self, condition: impl Fn(&State) -> bool) {
+    async fn wait_until(&self, condition: impl Fn(&State) -> bool) {
         poll_fn(|context| {
             let mut state = self.state();
             if condition(&state) {
                 return Poll::Ready(());
             }
-            state.watchers.push(context.waker().clone());
+            state.wakers.push(context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -108,50 +113,51 @@ impl FakeQueue {
 }
 
 impl State {
-    fn take_waiting(&mut self, votes: usize) -> Vec<(Partition, Vote, ReceiptSender)> {
-        let votes = votes.min(self.waiting.len());
-        self.changed();
-        self.waiting.drain(..votes).collect()
+    /// Removes this number of pending votes, the oldest first.
+    fn take_pending(&mut self, votes: usize) -> Vec<(Partition, Vote, DeliverySender)> {
+        let votes = votes.min(self.pending.len());
+        self.wake_all();
+        self.pending.drain(..votes).collect()
     }
 
-    fn confirm(&mut self, partition: Partition, vote: Vote, sender: ReceiptSender) {
-        let place = Place { partition, offset: Offset(self.log.len() as u64) };
-        let receipt = Receipt { place, accepted_at: vote.accepted_at };
+    fn confirm(&mut self, partition: Partition, vote: Vote, sender: DeliverySender) {
+        let position = LogPosition { partition, offset: Offset(self.log.len() as u64) };
+        let receipt = Receipt { position, accepted_at: vote.accepted_at };
         self.log.push(vote);
-        self.changed();
+        self.wake_all();
         let _ = sender.send(Ok(receipt));
     }
 
-    fn changed(&mut self) {
-        self.watchers.drain(..).for_each(Waker::wake);
+    fn wake_all(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
 #[async_trait]
-impl Store for FakeQueue {
-    async fn check(&self) -> Result<Facts, StoreError> {
-        if self.state().is_down { Err(StoreError::new("vote log", "down")) } else { Ok(Facts::new()) }
+impl Store for FakeLog {
+    async fn check(&self) -> Result<HealthDetails, StoreError> {
+        if self.state().is_down { Err(StoreError::new("vote log", "down")) } else { Ok(HealthDetails::new()) }
     }
 }
 
 #[async_trait]
-impl VoteQueue for FakeQueue {
+impl LogWriter for FakeLog {
     fn partitions(&self) -> u16 {
         12
     }
 
-    fn publish(&self, partition: Partition, vote: Vote) -> Result<PendingReceipt, PublishError> {
+    fn publish(&self, partition: Partition, vote: Vote) -> Result<DeliveryFuture, PublishError> {
         let mut state = self.state();
         if state.is_down {
             return Err(PublishError::Unavailable("the log is down".into()));
         }
-        if state.capacity.is_some_and(|capacity| state.waiting.len() >= capacity) {
+        if state.capacity.is_some_and(|capacity| state.pending.len() >= capacity) {
             return Err(PublishError::Full);
         }
-        let (sender, receipt) = receipt_channel();
+        let (sender, receipt) = delivery_channel();
         if state.is_holding {
-            state.waiting.push_back((partition, vote, sender));
-            state.changed();
+            state.pending.push_back((partition, vote, sender));
+            state.wake_all();
         } else {
             state.confirm(partition, vote, sender);
         }
@@ -159,6 +165,6 @@ impl VoteQueue for FakeQueue {
     }
 
     async fn flush(&self) {
-        self.until_waiting(0).await;
+        self.wait_until_pending(0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The small types that carry the rules of identity: which contest, which vote, which ballot, which place on the log.
+//! The types that identify a contest, a vote, a voter, a ballot, a position on the log, a time and a trace.
 
 use std::{fmt, str::FromStr, sync::Arc, time::SystemTime};
 
@@ -13,10 +13,10 @@ use uuid::Uuid;
 pub struct ContestId(Arc<str>);
 
 impl ContestId {
-    /// The contest of a vote that names none.
+    /// The contest of a vote that does not name one.
     pub const DEFAULT: &str = "bands";
 
-    /// The slug.
+    /// Returns the slug.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -32,10 +32,11 @@ impl FromStr for ContestId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let slug = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
-        let is_slug =
-            (1..=63).contains(&bytes.len()) && slug(bytes[0]) && bytes.iter().all(|&byte| slug(byte) || byte == b'-');
+        let is_slug = (1..=63).contains(&bytes.len())
+            && is_alphanumeric(bytes[0])
+            && bytes.iter().all(|&byte| is_alphanumeric(byte) || byte == b'-');
         if is_slug {
             Ok(Self(text.into()))
         } else {
@@ -64,17 +65,18 @@ impl fmt::Display for ContestId {
     }
 }
 
-/// A vote's id: a UUID. The client's retry key, or a `UUIDv7` made at the door.
+/// A vote's id: the client's retry key, or a `UUIDv7` that the producer created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VoteId(pub Uuid);
 
 impl VoteId {
-    /// A new id (UUID version 7).
+    /// Creates a random id (UUID version 7).
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The id that an `Idempotency-Key` stands for: a UUID as it is, other text as its `UUIDv5` in the OID namespace.
+    /// Returns the id for an `Idempotency-Key`. If the key is a UUID, the key is the id. Other text is hashed to a
+    /// `UUIDv5` in the OID namespace.
     pub fn from_idempotency_key(key: &str) -> Self {
         Self(Uuid::try_parse(key).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes())))
     }
@@ -92,26 +94,30 @@ impl fmt::Display for VoteId {
     }
 }
 
-/// The secret under which voters are hashed. All doors of one vote log share it.
+/// The secret key with which voters are hashed. All producers of one vote log must have the same secret.
 #[derive(Clone)]
 pub struct VoterSecret(Arc<[u8]>);
 
 impl VoterSecret {
-    /// The fewest bytes a secret may have.
+    /// The minimum length of a secret, in bytes.
     pub const MIN_BYTES: usize = 16;
 
-    /// Takes the secret's bytes.
+    /// Creates a secret from its bytes.
     ///
     /// # Errors
-    /// If there are fewer than [`Self::MIN_BYTES`].
+    /// If there are fewer bytes than [`Self::MIN_BYTES`].
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < Self::MIN_BYTES {
-            return Err(format!("the voters' secret has {} bytes; it needs at least {}", bytes.len(), Self::MIN_BYTES));
+            return Err(format!(
+                "the voters' secret has {} bytes; at least {} are required",
+                bytes.len(),
+                Self::MIN_BYTES
+            ));
         }
         Ok(Self(bytes.into()))
     }
 
-    /// HMAC-SHA-256 over the contest, a zero byte and the voter.
+    /// Computes HMAC-SHA-256 over the contest, a zero byte and the voter.
     pub(crate) fn hash(&self, contest: &ContestId, voter: &str) -> VoterHash {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         mac.update(contest.as_str().as_bytes());
@@ -127,13 +133,25 @@ impl fmt::Debug for VoterSecret {
     }
 }
 
-/// Who voted, as the only form of it that is ever stored: HMAC-SHA-256(secret, contest, voter).
+/// The HMAC-SHA-256 of a voter. Only this form of a voter is ever stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VoterHash(pub [u8; 32]);
 
 impl fmt::Display for VoterHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+        f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for VoterHash {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).map_err(|_| "must be 64 hexadecimal digits")?;
+        Ok(Self(hash))
     }
 }
 
@@ -143,10 +161,11 @@ impl fmt::Debug for VoterHash {
     }
 }
 
-/// Which votes are the same: `contest|vote_id`, or `contest|voter's HMAC` where a voter has one vote.
+/// The key that decides which votes are the same: `contest|vote_id`, or `contest|HMAC of the voter` in a contest with
+/// one vote per voter.
 ///
-/// The door computes it and the log carries it; nobody derives it again, so a change of rules or of the secret can't
-/// make two ballots of one vote.
+/// The producer computes the key once, and stores it in the record on the log. So a later change of the rules or of the
+/// secret can't turn one vote into two ballots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BallotKey(Box<str>);
 
@@ -159,17 +178,18 @@ impl BallotKey {
         Self(format!("{contest}|{voter}").into())
     }
 
-    /// Takes a key back from the log or the book.
+    /// Creates a key from the text that the log or the ledger has.
     pub fn stored(key: &str) -> Self {
         Self(key.into())
     }
 
-    /// The key's text.
+    /// Returns the key's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The partition, of `partitions`, on which all copies of this ballot meet: CRC-32 of the key, modulo their number.
+    /// Returns the partition of this ballot: the CRC-32 of the key modulo `partitions`. All records of a ballot are
+    /// thus in the same partition.
     pub fn partition(&self, partitions: u16) -> Partition {
         let checksum = crc32fast::hash(self.0.as_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u16 is one")]
@@ -187,12 +207,13 @@ impl fmt::Display for Partition {
     }
 }
 
-/// An offset in a partition. As a position it is the first offset not yet counted; ranges are half-open.
+/// The number of a record in its partition. The position B or T of a store is the first offset that the store does not
+/// have yet. Ranges are half-open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Offset(pub u64);
 
 impl Offset {
-    /// The offset after this one.
+    /// Returns the offset after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -205,16 +226,16 @@ impl fmt::Display for Offset {
     }
 }
 
-/// A place on the vote log.
+/// The position of a record on the vote log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct LogPosition {
     /// The partition.
     pub partition: Partition,
-    /// The offset in it.
+    /// The offset in the partition.
     pub offset: Offset,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "partition {} offset {}", self.partition, self.offset)
     }
@@ -225,15 +246,15 @@ impl fmt::Display for Place {
 pub struct UnixMillis(pub i64);
 
 impl UnixMillis {
-    /// The clock's time.
+    /// Returns the current time of the system clock.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
 impl fmt::Display for UnixMillis {
-    /// RFC 3339, in UTC, with milliseconds.
+    /// Writes RFC 3339, in UTC, with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(time) => write!(f, "{time:.3}"),
@@ -242,28 +263,28 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// A W3C trace context's `traceparent`, version 00, carried along with the vote.
+/// The `traceparent` of a W3C trace context, version 00. The vote carries it from the producer to the consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(Box<str>);
 
 impl TraceParent {
-    /// Takes the header's value; anything else than a well-formed one is nobody's trace.
-    /// Format: <https://www.w3.org/TR/trace-context/#traceparent-header>.
+    /// Parses the value of the header. Returns `None` if the value is malformed.
+    /// The format is <https://www.w3.org/TR/trace-context/#traceparent-header>.
     pub fn parse(header: &str) -> Option<Self> {
-        let lower_hex = |part: &str, length: usize| {
+        let is_lower_hex = |part: &str, length: usize| {
             part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         let mut parts = header.split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let is_valid = parts.next().is_none()
             && version == "00"
-            && lower_hex(trace, 32)
-            && lower_hex(span, 16)
-            && lower_hex(flags, 2);
+            && is_lower_hex(trace, 32)
+            && is_lower_hex(span, 16)
+            && is_lower_hex(flags, 2);
         is_valid.then(|| Self(header.into()))
     }
 
-    /// The header's value.
+    /// Returns the value of the header.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,37 +1,41 @@
-//! The domain of Ovation: what a vote is, which votes are the same, and how each is counted exactly once.
+//! The domain of Ovation: what a vote is, which votes are the same, and how each vote is counted exactly once.
 //!
-//! # A vote's way
+//! # The path of a vote
 //!
-//! 1. A protocol reads a [`VoteRequest`] and hands it to [`Door::cast`].
-//! 2. The door makes a [`Vote`] of it: the one place where a vote is validated, where the rules of its
-//!    [`Contest`] are asked, and where its [`BallotKey`] is computed.
-//! 3. [`VoteQueue::publish`] puts it on the vote log. The [`Receipt`] comes when the log has it for good, and only
-//!    then the client is answered.
-//! 4. A consumer takes batches from the [`VoteFeed`] and gives them to the [`Counter`], which records them in the
-//!    [`Book`] and adds them to the [`Tallies`].
-//! 5. [`Tallies::tally`] is what people look at, and [`audit()`] proves it.
+//! 1. A server reads a [`VoteRequest`] and gives it to [`Ingest::cast`].
+//! 2. [`Vote::admit`] turns the request into a [`Vote`]. This is the only place that validates a vote, applies the
+//!    rules of its [`Contest`] and computes its [`BallotKey`].
+//! 3. [`LogWriter::publish`] writes the vote to the vote log. The [`Receipt`] arrives when the vote is durable on the
+//!    log. Only then does the server acknowledge the vote.
+//! 4. A consumer reads batches from the [`LogReader`] and gives them to the [`Counter`]. The counter records the votes
+//!    in the [`Ledger`] and adds them to the [`Tallies`].
+//! 5. The results show [`Tallies::tally`], and [`audit()`] verifies the tallies.
 //!
-//! What people ask of single votes, and of datasets, is a [`query::Query`], that an [`Archive`] answers. Files become datasets or
-//! votes as [`import`] says.
+//! Counted votes may expire: see [`Expiry`] and [`Retention`]. Reading single votes and datasets is another domain, in
+//! `query/`.
 //!
-//! Nothing here does I/O, knows a driver or needs an async runtime: the ports are traits, and `backends` has their adapters.
+//! This crate does no I/O, depends on no driver and needs no async runtime. The ports are traits; the crates below
+//! `stores/` have their adapters.
 
 mod audit;
 mod contest;
 mod counter;
 mod counts;
-mod door;
+mod duration;
+mod expiry;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod ids;
-pub mod import;
+mod ingest;
 mod json;
+mod limits;
+mod metadata;
 mod ports;
-pub mod query;
 mod refusal;
 mod request;
 mod retention;
 mod tally;
+mod text;
 mod vote;
 
 #[cfg(feature = "conformance")]
@@ -39,29 +43,29 @@ pub mod conformance;
 
 pub use audit::{AuditReport, audit};
 pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
-pub use counter::{Counted, Counter, CutOff, LogFacts, Positions, Progress, Standing, Stop};
+pub use counter::{Counted, CountedVotes, Counter, Cursor, LogState, PartitionHalt, StorePositions};
 pub use counts::{ContestCounts, Counts, Window};
-pub use door::{Accepted, AnswerSender, Casting, Door, Forward, Submitted, unpublished};
+pub use duration::{DurationError, parse_duration, parse_whole_duration};
+pub use expiry::{CutOff, Expiry};
 pub use ids::{
-    BallotKey, ContestId, Offset, Partition, Place, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
+    BallotKey, ContestId, LogPosition, Offset, Partition, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };
+pub use ingest::{Accepted, Forward, Ingest, PendingReceipt, ReceiptSender, Submission, publish_refusal};
+pub use json::VOTE_FIELDS;
+pub use limits::{MAX_BATCH_VOTES, MAX_VOTE_BYTES, VOTE_BODY_TIMEOUT, vote_too_large};
+pub use metadata::VoteMetadata;
 pub use ports::{
-    Added, Advanced, Answers, Archive, Assignment, Batch, Book, Bounds, Checkpoint, ChunkQueue, Dataset, DatasetId,
-    DatasetRow, Datasets, DeadLetter, Facts, Found, ImportProgress, Imports, KeptAnswer, LoggedVote, Lookup,
-    ObjectWriter, Objects, Page, PendingReceipt, Poison, PublishError, Receipt, ReceiptSender, Record, Repeat,
-    Snapshot, Store, StoreError, Summary, Table, Tallies, VoteFeed, VoteQueue, receipt_channel,
+    Added, Advanced, Assignment, Batch, Bounds, Checkpoint, ClearCondition, ConnectError, DeadLetter, DeadLetterPart,
+    DeadLetterReader, DeliveryFuture, DeliverySender, Duplicate, ForeignRecord, HealthDetails, InvalidRecord, Ledger,
+    LedgerRepair, LedgerRetention, LogReader, LogWriter, OpenError, PublishError, Receipt, Record, Snapshot, Store,
+    StoreError, Summary, Tallies, TalliesPosition, WholeLedger, delivery_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;
 pub use retention::Retention;
 pub use tally::{AlbumVotes, BandVotes, Others, RateWindow, Tally};
-pub use vote::{DoorKind, Vote, band_name};
+pub use text::{band_name, normalized};
+pub use vote::{LoggedVote, ProducerKind, Vote};
 
-/// The largest body of one vote, in bytes, in any encoding.
-pub const MAX_VOTE_BYTES: usize = 16 * 1024;
-
-/// The most votes of one batch.
-pub const MAX_BATCH_VOTES: usize = 10_000;
-
-/// How many bands of a contest that is open to any name are shown one by one; the rest is one sum.
+/// The number of leading bands that are listed. The other bands are shown as one sum.
 pub const TOP_BANDS: usize = 100;

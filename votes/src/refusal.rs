@@ -1,32 +1,31 @@
-//! Why a vote was not accepted, and the one mapping of that to HTTP and gRPC.
+//! The reasons why a vote was not accepted, and the only mapping of these reasons to HTTP and gRPC.
 
 use std::fmt;
 
-use crate::VoteId;
+use crate::ids::VoteId;
 
-/// A vote that was not accepted: nothing of it will be counted unless it is sent again.
-///
-/// After [`Reason::QueueFull`] and [`Reason::LogUnavailable`] sending it again with its `vote_id` is safe.
+/// The refusal of a vote. The client may send the vote again with the same `vote_id`. The vote is then counted once,
+/// even if the log has it already, which is possible after [`Reason::LogUnavailable`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{}: {detail}", reason.slug())]
 pub struct Refusal {
-    /// The rule.
+    /// The reason.
     pub reason: Reason,
-    /// The field at fault.
+    /// The invalid field.
     pub field: Option<Box<str>>,
-    /// What is wrong and what to do, for a person.
+    /// What is wrong and what to do, as text for people.
     pub detail: String,
-    /// The client's id or the one made at the door, once it is known.
+    /// The vote's id, from the client or from the producer, if the id is known.
     pub vote_id: Option<VoteId>,
 }
 
 impl Refusal {
-    /// A refusal that is about no single field.
+    /// Creates a refusal that is not about one field.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, field: None, detail: detail.into(), vote_id: None }
     }
 
-    /// A wrong field. The detail begins with the field's name.
+    /// Creates the refusal of an invalid field. The detail begins with the field's name.
     pub fn field(field: &str, detail: impl fmt::Display) -> Self {
         Self {
             reason: Reason::InvalidField,
@@ -37,24 +36,24 @@ impl Refusal {
     }
 }
 
-/// The rules by which a request is refused.
+/// The reasons for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Not a vote in the format that the media type promises.
+    /// The body is not a vote in the format of its media type.
     MalformedBody,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     SlowBody,
-    /// More bytes or more votes than one request may have.
+    /// The request has too many bytes or too many votes.
     TooLarge,
-    /// A media type or content encoding that the door does not read.
+    /// The producer does not read this media type or content encoding.
     UnsupportedMediaType,
     /// A field is missing, unknown, repeated, of the wrong type or out of range.
     InvalidField,
-    /// The contest needs a voter.
+    /// The contest requires a voter.
     VoterRequired,
-    /// No such contest.
+    /// There is no such contest.
     UnknownContest,
-    /// The band is no candidate of the contest.
+    /// The band is not a candidate of the contest.
     NotACandidate,
     /// The contest has not opened yet.
     NotOpenYet,
@@ -66,8 +65,8 @@ pub enum Reason {
     LogUnavailable,
 }
 
-/// A rule's row in the mapping to the wire.
-struct Row {
+/// How a reason appears in responses.
+struct Mapping {
     slug: &'static str,
     title: &'static str,
     http: u16,
@@ -75,7 +74,7 @@ struct Row {
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 12] = [
         Self::MalformedBody,
         Self::SlowBody,
@@ -91,55 +90,56 @@ impl Reason {
         Self::LogUnavailable,
     ];
 
-    /// HTTP: RFC 9110; gRPC: <https://grpc.io/docs/guides/status-codes/>.
-    fn row(self) -> Row {
-        let row = |slug, title, http, grpc| Row { slug, title, http, grpc };
+    /// Returns the mapping. RFC 9110 defines the HTTP statuses, and <https://grpc.io/docs/guides/status-codes/> the
+    /// gRPC codes.
+    fn mapping(self) -> Mapping {
+        let map = |slug, title, http, grpc| Mapping { slug, title, http, grpc };
         match self {
-            Self::MalformedBody => row("malformed-body", "The body can't be read", 400, 3),
-            Self::SlowBody => row("slow-body", "The body did not come in time", 408, 4),
-            Self::TooLarge => row("too-large", "The request is too large", 413, 3),
-            Self::UnsupportedMediaType => row("unsupported-media-type", "The media type is not supported", 415, 3),
-            Self::InvalidField => row("invalid-field", "A field is invalid", 422, 3),
-            Self::VoterRequired => row("voter-required", "The contest needs a voter", 422, 3),
-            Self::UnknownContest => row("unknown-contest", "There is no such contest", 404, 5),
-            Self::NotACandidate => row("not-a-candidate", "The band is no candidate", 403, 7),
-            Self::NotOpenYet => row("not-open-yet", "The contest has not opened yet", 403, 7),
-            Self::Closed => row("closed", "The contest has closed", 403, 7),
-            Self::QueueFull => row("queue-full", "Too many votes are waiting", 503, 8),
-            Self::LogUnavailable => row("log-unavailable", "The vote log did not confirm the vote", 503, 14),
+            Self::MalformedBody => map("malformed-body", "The body can't be read", 400, 3),
+            Self::SlowBody => map("slow-body", "The body did not arrive in time", 408, 4),
+            Self::TooLarge => map("too-large", "The request is too large", 413, 3),
+            Self::UnsupportedMediaType => map("unsupported-media-type", "The media type is not supported", 415, 3),
+            Self::InvalidField => map("invalid-field", "A field is invalid", 422, 3),
+            Self::VoterRequired => map("voter-required", "The contest requires a voter", 422, 3),
+            Self::UnknownContest => map("unknown-contest", "There is no such contest", 404, 5),
+            Self::NotACandidate => map("not-a-candidate", "The band is not a candidate", 403, 7),
+            Self::NotOpenYet => map("not-open-yet", "The contest has not opened yet", 403, 7),
+            Self::Closed => map("closed", "The contest has closed", 403, 7),
+            Self::QueueFull => map("queue-full", "Too many votes are waiting", 503, 8),
+            Self::LogUnavailable => map("log-unavailable", "The vote log did not confirm the vote", 503, 14),
         }
     }
 
-    /// The rule's name on the wire and in metrics.
+    /// Returns the name of the reason in responses and in metrics.
     pub fn slug(self) -> &'static str {
-        self.row().slug
+        self.mapping().slug
     }
 
-    /// The rule of this name.
+    /// Returns the reason with this name.
     pub fn from_slug(slug: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.slug() == slug)
     }
 
-    /// A short sentence for people.
+    /// Returns a short sentence for people.
     pub fn title(self) -> &'static str {
-        self.row().title
+        self.mapping().title
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn http_status(self) -> u16 {
-        self.row().http
+        self.mapping().http
     }
 
-    /// The gRPC status code.
+    /// Returns the gRPC status code.
     pub fn grpc_code(self) -> i32 {
-        self.row().grpc
+        self.mapping().grpc
     }
 
-    /// Whether the same request may succeed later; then [`Self::RETRY_AFTER_SECONDS`] says when.
+    /// Returns whether the same request may succeed after [`Self::RETRY_AFTER_SECONDS`].
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::QueueFull | Self::LogUnavailable)
     }
 
-    /// What `Retry-After` and `google.rpc.RetryInfo` say.
+    /// The value of `Retry-After` and `google.rpc.RetryInfo`, in seconds.
     pub const RETRY_AFTER_SECONDS: u64 = 1;
 }

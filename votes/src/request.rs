@@ -1,12 +1,16 @@
-//! A vote as a client casts it, before anything of it is checked.
+//! A vote as a client sends it, before it is validated.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-use crate::{Refusal, VoteId};
+use crate::{
+    ids::VoteId,
+    metadata::{VoteMetadata, vote_id_of},
+    refusal::Refusal,
+};
 
-/// The fields of a vote as a protocol read them. Text is as it came; numbers are numbers.
+/// The fields of a vote as a server has read them. Text is unchanged; numbers are parsed.
 #[derive(Clone, Default, PartialEq)]
 pub struct VoteRequest {
     /// The band.
@@ -19,52 +23,51 @@ pub struct VoteRequest {
     pub rank: Option<f64>,
     /// The contest's slug.
     pub contest: Option<String>,
-    /// Who votes.
+    /// The voter.
     pub voter: Option<String>,
     /// The client's retry key, a UUID.
     pub vote_id: Option<String>,
-    /// The retry key as an `Idempotency-Key` header.
+    /// The retry key of the `Idempotency-Key` header.
     pub idempotency_key: Option<String>,
     /// The `traceparent` header.
     pub traceparent: Option<String>,
 }
 
 impl VoteRequest {
-    /// The id that the vote itself carries, if it is one. Refusals of a vote that is wrong otherwise carry it back.
+    /// Replaces the retry key and the trace by those of the metadata.
+    #[must_use]
+    pub fn with_metadata(self, metadata: VoteMetadata) -> Self {
+        let VoteMetadata { idempotency_key, traceparent } = metadata;
+        Self { idempotency_key, traceparent, ..self }
+    }
+
+    /// Returns the id in the field `vote_id`, if the id is valid. If another field is wrong, the refusal has this id.
     pub fn given_vote_id(&self) -> Option<VoteId> {
         Uuid::try_parse(self.vote_id.as_deref()?).ok().map(VoteId)
     }
 
-    /// The id that the vote is to have: the client's, from the body or the header, or a new one.
+    /// Returns the vote's id: the id that the client sent in the body or in the header, or a new id.
     ///
     /// # Errors
-    /// [`Reason::InvalidField`](crate::Reason::InvalidField) if what was given is no id, or are two.
+    /// [`Reason::InvalidField`](crate::Reason::InvalidField) if an id is invalid, or if the body and the header have
+    /// different ids.
     pub fn resolve_vote_id(&self) -> Result<VoteId, Refusal> {
         let body = self.vote_id.as_deref();
         let body = body
             .map(|text| Uuid::try_parse(text).map(VoteId).map_err(|_| Refusal::field("vote_id", "must be a UUID")))
             .transpose()?;
-        let header = self.idempotency_key.as_deref().map(idempotency_key).transpose()?;
+        let header = self.idempotency_key.as_deref().map(vote_id_of).transpose()?;
         match (body, header) {
             (Some(body), Some(header)) if body != header => {
-                Err(Refusal::field("vote_id", "differs from the id that the Idempotency-Key header stands for"))
+                Err(Refusal::field("vote_id", "differs from the id of the Idempotency-Key header"))
             }
             (body, header) => Ok(body.or(header).unwrap_or_default()),
         }
     }
 }
 
-fn idempotency_key(header: &str) -> Result<VoteId, Refusal> {
-    // A structured field string is quoted, and people also send the bare text: both are the same key.
-    let key = header.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(header);
-    if key.is_empty() || key.chars().count() > 255 || key.chars().any(char::is_control) {
-        return Err(Refusal::field("Idempotency-Key", "must be 1 to 255 characters without control characters"));
-    }
-    Ok(VoteId::from_idempotency_key(key))
-}
-
 impl fmt::Debug for VoteRequest {
-    /// Without the voter, who is never logged.
+    /// Hides the voter, because voters must never appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VoteRequest")
             .field("name", &self.name)

@@ -1,59 +1,53 @@
-//! How long votes are kept.
+//! Retention: the age or the size up to which a store retains votes.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::UnixMillis;
+use crate::{
+    duration::{self, parse_whole_duration},
+    ids::UnixMillis,
+};
 
-/// How much of a store is kept; older votes expire.
+/// Which votes a store retains. Older votes expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Retention {
-    /// Votes that were accepted within this time.
+    /// The votes that were accepted within this time.
     Age(Duration),
-    /// As many of the newest as fit into so many bytes.
+    /// The newest votes that fit into this number of bytes.
     Bytes(u64),
 }
 
-const UNITS: [(&str, Unit); 9] = [
-    ("ms", Unit::Millis(1)),
-    ("s", Unit::Millis(1_000)),
-    ("m", Unit::Millis(60_000)),
-    ("h", Unit::Millis(3_600_000)),
-    ("d", Unit::Millis(86_400_000)),
-    ("kB", Unit::Bytes(1_000)),
-    ("MB", Unit::Bytes(1_000_000)),
-    ("GB", Unit::Bytes(1_000_000_000)),
-    ("TB", Unit::Bytes(1_000_000_000_000)),
-];
+/// The units of sizes, each with its number of bytes.
+const SIZES: [(&str, u64); 4] = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
 
-#[derive(Clone, Copy)]
-enum Unit {
-    Millis(u64),
-    Bytes(u64),
-}
+/// The shortest retention by age. A store must at least have the votes that are being counted.
+const MIN_AGE: Duration = Duration::from_secs(1);
 
-/// Less than this is no retention but a mistake: a store could not even hold what is being counted.
-const LEAST: (Duration, u64) = (Duration::from_secs(1), 1_000_000);
+/// The smallest retention by size, in bytes. A store must at least have the votes that are being counted.
+const MIN_BYTES: u64 = 1_000_000;
 
-/// A store of bounded size that is fuller than the first share of its bound is emptied to the second: early, since votes go on
-/// coming in and only what is counted may leave; seldom and much, since an
-/// audit begins anew when something expires.
-const FULL: f64 = 0.5;
-const EMPTIED: f64 = 0.3;
+/// The share of the allowed bytes above which votes expire. It is far below 1, because votes keep arriving and only
+/// counted votes may expire.
+const MAX_FILL: f64 = 0.5;
+
+/// The share of the allowed bytes that remains after votes have expired. Many votes expire at a time, because an audit
+/// starts again when votes expire.
+const TARGET_FILL: f64 = 0.3;
 
 impl Retention {
-    /// Of `records` that are part of a store which takes `used` bytes and may take `bytes`, how many to keep; `None` if all.
-    pub fn kept(bytes: u64, used: f64, records: u64) -> Option<u64> {
-        let used = used / bytes as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than there are")]
-        let kept = (records as f64 * EMPTIED / used) as u64;
-        (used > FULL).then_some(kept)
+    /// Returns how many of a partition's `records` the store must retain, or `None` to retain all. All partitions of
+    /// the store together use `used` bytes, and may use `bytes`.
+    pub fn records_to_retain(bytes: u64, used: f64, records: u64) -> Option<u64> {
+        let fill = used / bytes as f64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not more than `records`")]
+        let retained = (records as f64 * TARGET_FILL / fill) as u64;
+        (fill > MAX_FILL).then_some(retained)
     }
 
-    /// When votes of this age were accepted.
-    pub fn since(age: Duration) -> UnixMillis {
+    /// Returns the time at which a vote of this age was accepted. Votes that were accepted earlier expire.
+    pub fn oldest_time(age: Duration) -> UnixMillis {
         UnixMillis(UnixMillis::now().0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
     }
 }
@@ -64,15 +58,17 @@ impl FromStr for Retention {
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.len() - text.trim_start_matches(|character: char| character.is_ascii_digit()).len();
         let (number, unit) = text.split_at(digits);
-        let unit = UNITS.into_iter().find(|(name, _)| *name == unit.trim_start());
-        let retention = number.parse().ok().zip(unit).and_then(|(number, (_, unit)): (u64, _)| match unit {
-            Unit::Millis(millis) => Some(Self::Age(Duration::from_millis(number.checked_mul(millis)?))),
-            Unit::Bytes(bytes) => Some(Self::Bytes(number.checked_mul(bytes)?)),
-        });
+        let unit = unit.trim_start();
+        let retention = match SIZES.into_iter().find(|(name, _)| *name == unit) {
+            Some((_, bytes)) => number.parse().ok().and_then(|number: u64| number.checked_mul(bytes)).map(Self::Bytes),
+            // A digit after the space is rejected: `7 7d` is not 77 days.
+            None if number.is_empty() || unit.contains(|character: char| character.is_ascii_digit()) => None,
+            None => parse_whole_duration(&format!("{number}{unit}")).ok().map(Self::Age),
+        };
         match retention {
-            None => Err(format!("{text:?} is neither a time like 36h or 7d nor a size like 500MB or 2GB")),
-            Some(Self::Age(age)) if age < LEAST.0 => Err(format!("{text} is too short; keep at least 1s")),
-            Some(Self::Bytes(bytes)) if bytes < LEAST.1 => Err(format!("{text} is too little; keep at least 1MB")),
+            None => Err(format!("{text:?} is neither an age like 36h or 7d nor a size like 500MB or 2GB")),
+            Some(Self::Age(age)) if age < MIN_AGE => Err(format!("{text} is too short; retain at least 1s")),
+            Some(Self::Bytes(bytes)) if bytes < MIN_BYTES => Err(format!("{text} is too little; retain at least 1MB")),
             Some(retention) => Ok(retention),
         }
     }
@@ -94,18 +90,11 @@ impl From<Retention> for String {
 
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (number, is_one): (u64, fn(Unit) -> Option<u64>) = match *self {
-            Self::Age(age) => (u64::try_from(age.as_millis()).unwrap_or(u64::MAX), |unit| match unit {
-                Unit::Millis(millis) => Some(millis),
-                Unit::Bytes(_) => None,
-            }),
-            Self::Bytes(bytes) => (bytes, |unit| match unit {
-                Unit::Bytes(bytes) => Some(bytes),
-                Unit::Millis(_) => None,
-            }),
+        let (number, units): (u64, &[(&str, u64)]) = match *self {
+            Self::Age(age) => (u64::try_from(age.as_millis()).unwrap_or(u64::MAX), &duration::UNITS),
+            Self::Bytes(bytes) => (bytes, &SIZES),
         };
-        let units = UNITS.into_iter().rev().filter_map(|(name, unit)| Some((name, is_one(unit)?)));
-        match units.into_iter().find(|(_, size)| number.is_multiple_of(*size)) {
+        match units.iter().rev().find(|(_, size)| number.is_multiple_of(*size)) {
             Some((name, size)) => write!(f, "{}{name}", number / size),
             None => write!(f, "{number} bytes"),
         }
@@ -117,15 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_within_its_bound_keeps_all() {
-        assert_eq!(Retention::kept(1_000, 500.0, 500), None);
-        assert_eq!(Retention::kept(1_000, 1_000.0, 500), Some(150));
-        assert_eq!(Retention::kept(1_000, 2_000.0, 500), Some(75));
-        assert_eq!(Retention::kept(1_000, 0.0, 0), None);
+    fn a_store_with_enough_room_retains_all_records() {
+        assert_eq!(Retention::records_to_retain(1_000, 500.0, 500), None);
+        assert_eq!(Retention::records_to_retain(1_000, 1_000.0, 500), Some(150));
+        assert_eq!(Retention::records_to_retain(1_000, 2_000.0, 500), Some(75));
+        assert_eq!(Retention::records_to_retain(1_000, 0.0, 0), None);
     }
 
     #[test]
-    fn a_retention_is_a_time_or_a_size() {
+    fn a_retention_is_an_age_or_a_size() {
         for (text, retention) in [
             ("90s", Retention::Age(Duration::from_secs(90))),
             ("36h", Retention::Age(Duration::from_hours(36))),
@@ -136,7 +125,20 @@ mod tests {
             assert_eq!(text.parse(), Ok(retention));
             assert_eq!(retention.to_string(), text);
         }
-        for bad in ["", "7", "d", "7 weeks", "-1d", "0s", "999kB", "1.5h", "99999999999999999999d", "20000000000000d"] {
+        for bad in [
+            "",
+            "7",
+            "d",
+            "7 weeks",
+            "-1d",
+            "0s",
+            "999kB",
+            "1.5h",
+            "99999999999999999999d",
+            "20000000000000d",
+            "7 7d",
+            " 7d",
+        ] {
             bad.parse::<Retention>().unwrap_err();
         }
     }

@@ -1,6 +1,6 @@
-//! What a vote means, for any input: the rules of DESIGN section 4.
+//! These tests validate votes with random input.
 
-#![allow(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
+#![allow(clippy::unwrap_used, reason = "an unexpected error fails the test")]
 
 use std::fmt::Debug;
 
@@ -8,13 +8,14 @@ use proptest::{prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 use votes::{
-    Contests, DoorKind, MAX_VOTE_BYTES, Reason, Refusal, TraceParent, UnixMillis, Vote, VoteId, VoteRequest,
+    Contests, MAX_VOTE_BYTES, ProducerKind, Reason, Refusal, TraceParent, UnixMillis, Vote, VoteId, VoteRequest,
     VoterSecret,
 };
 
+/// Validates a request with the default contests.
 fn admit(request: VoteRequest) -> Result<Vote, Refusal> {
     let secret = VoterSecret::new(&[7; 32]).unwrap();
-    Vote::admit(request, &Contests::default(), Some(&secret), DoorKind::Rest, UnixMillis(0))
+    Vote::admit(request, &Contests::default(), Some(&secret), ProducerKind::Rest, UnixMillis(0))
 }
 
 fn named(name: &str) -> VoteRequest {
@@ -25,8 +26,8 @@ fn read(json: &Value) -> Result<VoteRequest, Refusal> {
     VoteRequest::from_json(json.to_string().as_bytes())
 }
 
-/// The field of a refusal that is about one.
-fn wrong_field<T: Debug>(outcome: Result<T, Refusal>) -> String {
+/// Returns the field that a refusal names. The reason must be an invalid field.
+fn invalid_field_of<T: Debug>(outcome: Result<T, Refusal>) -> String {
     let refusal = outcome.unwrap_err();
     assert_eq!(refusal.reason, Reason::InvalidField, "{refusal}");
     let field = refusal.field.unwrap();
@@ -34,7 +35,7 @@ fn wrong_field<T: Debug>(outcome: Result<T, Refusal>) -> String {
     field.into()
 }
 
-/// Text without control characters that is neither empty nor blank, of few enough characters in any form.
+/// Generates text that is not blank, has no control characters, and is short enough in every normal form.
 fn plain() -> impl Strategy<Value = String> {
     "\\PC{1,30}".prop_filter("blank", |text| !text.trim().is_empty())
 }
@@ -75,7 +76,7 @@ fn as_json(request: &VoteRequest) -> Map<String, Value> {
 
 proptest! {
     #[test]
-    fn space_around_a_name_does_not_matter(name in plain(), before in space(), after in space()) {
+    fn space_around_a_name_is_ignored(name in plain(), before in space(), after in space()) {
         let vote = admit(named(&name)).unwrap();
         let padded = admit(named(&format!("{before}{name}{after}"))).unwrap();
         prop_assert_eq!(&padded.name, &vote.name);
@@ -83,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn one_band_is_one_key_in_any_normal_form(name in plain()) {
+    fn a_name_is_the_same_in_every_normal_form(name in plain()) {
         let vote = admit(named(&name)).unwrap();
         for form in [name.nfc().collect::<String>(), name.nfd().collect(), vote.name.clone()] {
             prop_assert_eq!(&admit(named(&form)).unwrap().name, &vote.name);
@@ -111,7 +112,7 @@ proptest! {
             ("vote_id", VoteRequest { vote_id: text.clone(), ..named("X") }),
             ("Idempotency-Key", VoteRequest { idempotency_key: text.clone(), ..named("X") }),
         ] {
-            prop_assert_eq!(wrong_field(admit(request)), field);
+            prop_assert_eq!(invalid_field_of(admit(request)), field);
         }
     }
 
@@ -144,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_survives_the_way_through_json(request in any_request()) {
+    fn a_request_is_unchanged_after_json(request in any_request()) {
         prop_assert_eq!(read(&Value::Object(as_json(&request))).unwrap(), request);
     }
 
@@ -153,25 +154,25 @@ proptest! {
         let mut json = as_json(&request);
         prop_assume!(!json.contains_key(&field));
         json.insert(field.clone(), Value::Null);
-        prop_assert_eq!(wrong_field(read(&Value::Object(json))), field);
+        prop_assert_eq!(invalid_field_of(read(&Value::Object(json))), field);
     }
 
     #[test]
-    fn a_repeated_field_is_refused_and_named(request in any_request(), again in 0..7_usize) {
+    fn a_repeated_field_is_refused_and_named(request in any_request(), index in 0..7_usize) {
         let json = as_json(&request);
-        let (field, value) = json.iter().nth(again).unwrap();
+        let (field, value) = json.iter().nth(index).unwrap();
         let text = Value::Object(json.clone()).to_string();
         let twice = format!("{},{}:{value}}}", &text[..text.len() - 1], json!(field));
-        prop_assert_eq!(&wrong_field(VoteRequest::from_json(twice.as_bytes())), field);
+        prop_assert_eq!(&invalid_field_of(VoteRequest::from_json(twice.as_bytes())), field);
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn the_reader_does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = VoteRequest::from_json(&bytes).map(admit);
     }
 
     #[test]
-    fn no_change_of_a_vote_makes_the_reader_panic(
+    fn the_reader_does_not_panic_on_a_changed_vote(
         request in any_request(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
         let mut json = Value::Object(as_json(&request)).to_string().into_bytes();
@@ -182,31 +183,31 @@ proptest! {
     }
 
     #[test]
-    fn a_voter_shows_nowhere(voter in "[a-z]{8,20}") {
-        let shows = |value: &dyn Debug| format!("{value:?}").contains(&voter);
+    fn a_voter_never_appears_in_debug_output(voter in "[a-z]{8,20}") {
+        let appears = |value: &dyn Debug| format!("{value:?}").contains(&voter);
         let request = VoteRequest { voter: Some(voter.clone()), ..named("X") };
-        prop_assert!(!shows(&request));
-        prop_assert!(!shows(&admit(request).unwrap()));
+        prop_assert!(!appears(&request));
+        prop_assert!(!appears(&admit(request).unwrap()));
         let too_long = VoteRequest { voter: Some(voter.repeat(40)), ..named("X") };
-        prop_assert!(!shows(&admit(too_long)));
+        prop_assert!(!appears(&admit(too_long)));
     }
 
     #[test]
-    fn a_key_that_is_a_uuid_is_the_vote_id_and_other_keys_stand_for_one(id in id(), other in id(), key in "[ -~&&[^\"]]{1,255}") {
+    fn a_uuid_key_is_the_vote_id_and_another_key_is_hashed_to_one(id in id(), other in id(), key in "[ -~&&[^\"]]{1,255}") {
         let keyed = |key: String| VoteRequest { idempotency_key: Some(key), ..named("X") };
         prop_assert_eq!(admit(keyed(id.to_string())).unwrap().vote_id, id);
         prop_assert_eq!(admit(keyed(format!("\"{id}\""))).unwrap().vote_id, id);
-        let stands_for = admit(keyed(key.clone())).unwrap().vote_id;
-        prop_assert_eq!(admit(keyed(format!("\"{key}\""))).unwrap().vote_id, stands_for);
+        let mapped = admit(keyed(key.clone())).unwrap().vote_id;
+        prop_assert_eq!(admit(keyed(format!("\"{key}\""))).unwrap().vote_id, mapped);
 
         let both = |vote_id: VoteId| VoteRequest { vote_id: Some(vote_id.to_string()), ..keyed(key.clone()) };
-        prop_assert_eq!(admit(both(stands_for)).unwrap().vote_id, stands_for);
-        prop_assume!(other != stands_for);
-        prop_assert_eq!(wrong_field(admit(both(other))), "vote_id");
+        prop_assert_eq!(admit(both(mapped)).unwrap().vote_id, mapped);
+        prop_assume!(other != mapped);
+        prop_assert_eq!(invalid_field_of(admit(both(other))), "vote_id");
     }
 
     #[test]
-    fn a_refusal_carries_the_id_as_soon_as_there_is_one(id in id()) {
+    fn a_refusal_has_the_vote_id_if_the_id_is_valid(id in id()) {
         let json = json!({"vote_id": id.to_string(), "name": "X", "year": "soon"});
         prop_assert_eq!(read(&json).unwrap_err().vote_id, Some(id));
         let request = VoteRequest { vote_id: Some(id.to_string()), ..named("") };
@@ -214,17 +215,17 @@ proptest! {
     }
 
     #[test]
-    fn votes_without_an_id_get_different_ones(name in plain()) {
+    fn votes_without_an_id_get_different_ids(name in plain()) {
         prop_assert_ne!(admit(named(&name)).unwrap().key, admit(named(&name)).unwrap().key);
     }
 
     #[test]
-    fn what_is_no_trace_is_none(header in any::<String>()) {
+    fn a_malformed_trace_is_ignored(header in any::<String>()) {
         prop_assert_eq!(TraceParent::parse(&header), None);
     }
 
     #[test]
-    fn a_trace_is_carried_as_it_is(trace in "00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") {
+    fn a_trace_is_carried_unchanged(trace in "00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") {
         let request = VoteRequest { traceparent: Some(trace.clone()), ..named("X") };
         let carried = admit(request).unwrap().traceparent.unwrap();
         prop_assert_eq!(carried.as_str(), trace);
@@ -250,24 +251,24 @@ fn numbers_are_not_text_and_text_is_not_numbers() {
         ("rank", json!("0x5")),
         ("rank", json!("1_0")),
     ] {
-        assert_eq!(wrong_field(read(&json!({ field: value }))), field, "{value}");
+        assert_eq!(invalid_field_of(read(&json!({ field: value }))), field, "{value}");
     }
 }
 
 #[test]
-fn deep_nesting_is_a_wrong_field_and_not_a_full_stack() {
+fn deep_nesting_is_refused_without_a_stack_overflow() {
     let deep = format!(r#"{{"name":{}{}}}"#, "[".repeat(MAX_VOTE_BYTES), "]".repeat(MAX_VOTE_BYTES));
-    assert_eq!(wrong_field(VoteRequest::from_json(deep.as_bytes())), "name");
+    assert_eq!(invalid_field_of(VoteRequest::from_json(deep.as_bytes())), "name");
     let deep = format!(r#"{{"name":{}"#, r#"{"a":"#.repeat(MAX_VOTE_BYTES));
     assert_eq!(VoteRequest::from_json(deep.as_bytes()).unwrap_err().reason, Reason::MalformedBody);
 }
 
 #[test]
-fn every_reason_is_listed_at_its_own_place_with_its_own_name() {
+fn every_reason_is_listed_once_with_its_own_name() {
     for (index, reason) in Reason::ALL.into_iter().enumerate() {
         assert_eq!(reason as usize, index);
         assert!((400..=503).contains(&reason.http_status()) && reason.http_status() != 500);
-        assert!(![0, 2, 13].contains(&reason.grpc_code()), "{reason:?} is no error, or ours");
+        assert!(![0, 2, 13].contains(&reason.grpc_code()), "{reason:?} is not an error of the client or of the load");
     }
     let mut slugs = Reason::ALL.map(Reason::slug);
     slugs.sort_unstable();

@@ -1,21 +1,19 @@
-//! The floor under the gRPC door: a bare tonic that reads the same vote and answers the same receipt, without a log.
+//! A bare tonic server, to compare the gRPC producer with: it parses the same vote and returns a receipt of the same
+//! form, without a vote log.
 
 use std::{net::SocketAddr, pin::Pin};
 
 use clap::Parser;
 use futures::{Stream, StreamExt};
-use proto::v1::{
-    CastVoteRequest, CastVoteResponse, CastVotesResponse,
-    cast_votes_response::Outcome,
-    vote_service_server::{VoteService, VoteServiceServer},
-};
+use proto::v1::{CastVoteRequest, CastVoteResponse, CastVotesResponse, cast_votes_response::Outcome};
+use proto_grpc::v1::vote_service_server::{VoteService, VoteServiceServer};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-/// Answer votes over gRPC without doing anything
+/// Return a receipt for each vote over gRPC, and store nothing
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  echo-grpc --listen 127.0.0.1:50051")]
 struct Flags {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long)]
     listen: SocketAddr,
 }
@@ -34,8 +32,8 @@ impl VoteService for Echo {
         &self,
         request: Request<Streaming<CastVoteRequest>>,
     ) -> Result<Response<Self::CastVotesStream>, Status> {
-        let answer = |vote| CastVotesResponse { outcome: Some(Outcome::Receipt(receipt(vote))) };
-        Ok(Response::new(request.into_inner().map(move |vote| vote.map(answer)).boxed()))
+        let response = |vote| CastVotesResponse { outcome: Some(Outcome::Receipt(receipt(vote))) };
+        Ok(Response::new(request.into_inner().map(move |vote| vote.map(response)).boxed()))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The floor under the REST door: a bare Rocket that reads the same vote and answers the same receipt, without a log.
+//! A bare Rocket server, to compare the REST producer with: it parses the same vote and returns a receipt of the same
+//! form, without a vote log.
 
 use std::net::SocketAddr;
 
@@ -11,18 +12,18 @@ use rocket::{
 };
 use serde::Deserialize;
 
-/// Answer votes over REST without doing anything
+/// Return a receipt for each vote over REST, and store nothing
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  echo-rest --listen 127.0.0.1:8000")]
 struct Flags {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long)]
     listen: SocketAddr,
 }
 
-/// A vote as load files have it: numbers as such, or as text.
+/// A vote in the form that files for load tests have. Its numbers are JSON numbers or texts.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "what is read is what the door reads")]
+#[expect(dead_code, reason = "the fields are parsed because the producer parses them")]
 struct Ballot {
     name: String,
     album: Option<String>,
@@ -37,7 +38,7 @@ fn vote(ballot: Json<Ballot>) -> (Status, Value) {
     (Status::Accepted, receipt(&ballot.vote_id))
 }
 
-/// Votes by line, as the flood sends them.
+/// Returns the receipts of votes in JSON lines, the form in which the flood sends batches.
 #[post("/v1/votes/batch", data = "<lines>")]
 fn votes(lines: &[u8]) -> Result<Value, Status> {
     let ballots = serde_json::Deserializer::from_slice(lines).into_iter::<Ballot>();

@@ -1,9 +1,8 @@
-//! The floor under the consumer: the votes of a topic, as the documents that the book would have, inserted by the bare driver
-//! into a database of their own. Prints one JSON object.
+//! The bare driver, to compare the consumer with: reads votes of a topic, and inserts the same documents as the ledger
+//! with the driver of `MongoDB` into a separate database. Prints one JSON object.
 
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
-use backends::{Access, Stores};
 use clap::Parser;
 use futures::future::try_join_all;
 use mongodb::{
@@ -12,27 +11,28 @@ use mongodb::{
     options::{Acknowledgment, CollectionOptions, WriteConcern},
 };
 use serde_json::json;
-use service::{Config, health::Weight, program::Failure};
-use votes::{LoggedVote, Offset, Partition, Place};
+use service::{Config, health::Criticality, program::Failure};
+use stores::{Access, Stores};
+use votes::{LogPosition, LoggedVote, Offset, Partition};
 
-/// Documents of a command, as many as a batch of the consumer has at most.
+/// The number of documents in a command: the largest batch of a consumer.
 const BATCH: usize = 1_000;
 
 /// Insert the votes of a topic with the bare driver
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  insert-many --queue kafka://127.0.0.1:9092/votes \
-    --book mongodb://127.0.0.1:27017/floor --votes 100000"
+    after_help = "Example:\n  insert-many --vote-log kafka://127.0.0.1:9092/votes \
+    --ledger mongodb://127.0.0.1:27017/bare --votes 100000"
 )]
 struct Flags {
     /// The vote log
     #[arg(long)]
-    queue: String,
-    /// Where to insert: a database that is made, and dropped afterwards
+    vote_log: String,
+    /// The URL of a database, which is created, and dropped at the end
     #[arg(long)]
-    book: String,
-    /// How many votes, at most
+    ledger: String,
+    /// The maximum number of votes
     #[arg(long)]
     votes: usize,
 }
@@ -46,14 +46,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> Result<(), Failure> {
-    let lanes = read(&flags).await?;
-    let total: usize = lanes.iter().map(Vec::len).sum();
-    let client = Client::with_uri_str(&flags.book).await?;
-    let database = client.default_database().ok_or("the book's URL names no database")?;
+    let partitions = read_documents(&flags).await?;
+    let total: usize = partitions.iter().map(Vec::len).sum();
+    let client = Client::with_uri_str(&flags.ledger).await?;
+    let database = client.default_database().ok_or("the ledger's URL names no database")?;
     let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
     let options = CollectionOptions::builder().write_concern(durable).build();
     let votes: Collection<RawDocumentBuf> = database.collection_with_options("votes", options);
-    // The indexes that the book has.
+    // Create the indexes that the ledger has.
     for keys in [
         doc! { "partition": 1, "offset": 1 },
         doc! { "contest": 1, "accepted_at": -1, "partition": 1, "offset": -1 },
@@ -63,10 +63,10 @@ async fn run(flags: Flags) -> Result<(), Failure> {
     }
 
     let begun = Instant::now();
-    try_join_all(lanes.into_iter().map(|lane| {
+    try_join_all(partitions.into_iter().map(|documents| {
         let votes = votes.clone();
         tokio::spawn(async move {
-            for batch in lane.chunks(BATCH) {
+            for batch in documents.chunks(BATCH) {
                 votes.insert_many(batch).ordered(false).await?;
             }
             Ok::<_, mongodb::error::Error>(())
@@ -81,26 +81,28 @@ async fn run(flags: Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The documents of each partition: as many tasks insert as the consumer has.
-async fn read(flags: &Flags) -> Result<Vec<Vec<RawDocumentBuf>>, Failure> {
-    let urls = json!({ "queue": flags.queue, "tally": "redis://127.0.0.1:1", "book": flags.book });
+/// Returns the documents of each partition. As in the consumer, one task for each partition inserts its documents.
+async fn read_documents(flags: &Flags) -> Result<Vec<Vec<RawDocumentBuf>>, Failure> {
+    let urls = json!({ "vote_log": flags.vote_log, "tallies": "redis://127.0.0.1:1", "ledger": flags.ledger });
     let stores = Stores::open_for_command(&Config::load(None, urls, 0)?, Access::Read)?;
-    let feed = stores.reader(Weight::Vital).await?;
-    let each = flags.votes.div_ceil(usize::from(feed.partitions()));
-    try_join_all((0..feed.partitions()).map(Partition).map(|partition| {
-        let feed = Arc::clone(&feed);
+    let log_reader = stores.standalone_log_reader(Criticality::Required).await?;
+    let per_partition = flags.votes.div_ceil(usize::from(log_reader.partitions()));
+    try_join_all((0..log_reader.partitions()).map(Partition).map(|partition| {
+        let log_reader = Arc::clone(&log_reader);
         async move {
-            let bounds = feed.bounds(partition).await?;
-            let mut documents = Vec::with_capacity(each);
-            feed.seek(partition, bounds.start).await?;
+            let bounds = log_reader.bounds(partition).await?;
+            let mut documents = Vec::with_capacity(per_partition);
+            log_reader.seek(partition, bounds.start).await?;
             let mut at = bounds.start;
-            while at < bounds.end && documents.len() < each {
-                let batch = feed.next_batch(partition, BATCH.min(each - documents.len())).await?;
+            while at < bounds.end && documents.len() < per_partition {
+                let batch = log_reader.next_batch(partition, BATCH.min(per_partition - documents.len())).await?;
                 at = batch.to;
                 for record in batch.records {
                     if let Ok(vote) = record.vote {
-                        documents
-                            .push(document(&LoggedVote { place: Place { partition, offset: record.offset }, vote })?);
+                        documents.push(document(&LoggedVote {
+                            position: LogPosition { partition, offset: record.offset },
+                            vote,
+                        })?);
                     }
                 }
             }
@@ -110,16 +112,16 @@ async fn read(flags: &Flags) -> Result<Vec<Vec<RawDocumentBuf>>, Failure> {
     .await
 }
 
-fn document(LoggedVote { place, vote }: &LoggedVote) -> Result<RawDocumentBuf, Failure> {
-    let Offset(offset) = place.offset;
+fn document(LoggedVote { position, vote }: &LoggedVote) -> Result<RawDocumentBuf, Failure> {
+    let Offset(offset) = position.offset;
     let mut document = doc! {
         "_id": vote.key.as_str(),
         "vote_id": vote.vote_id.to_string(),
         "contest": vote.contest.as_str(),
         "name": &vote.name,
         "accepted_at": DateTime::from_millis(vote.accepted_at.0),
-        "door": vote.door.as_str(),
-        "partition": i32::from(place.partition.0),
+        "producer": vote.producer.as_str(),
+        "partition": i32::from(position.partition.0),
         "offset": i64::try_from(offset)?,
     };
     if let Some(album) = &vote.album {

@@ -1,5 +1,5 @@
-//! The floor under a door: the bare client library putting the same records on the same topic, with the same promises. Prints
-//! one JSON object.
+//! A bare producer, to compare the producers with: it sends similar records to a topic with the same client library and
+//! the same guarantees, without a server. Prints one JSON object.
 
 use std::{
     process::ExitCode,
@@ -21,23 +21,23 @@ use rdkafka::{
 };
 use serde_json::json;
 
-/// Put records on a topic with the bare client library
+/// Send records to a topic with the bare client library
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  produce --brokers 127.0.0.1:9092 --topic votes --rate 5000 --seconds 10")]
 struct Flags {
     /// The brokers
     #[arg(long)]
     brokers: String,
-    /// A topic that is there
+    /// An existing topic
     #[arg(long)]
     topic: String,
-    /// Its partitions
+    /// The number of partitions of the topic
     #[arg(long, default_value_t = 12)]
     partitions: u64,
-    /// Records a second; 0: as many as Kafka takes
+    /// Records a second, or 0 for as many as Kafka accepts
     #[arg(long, default_value_t = 0)]
     rate: u64,
-    /// For how long
+    /// The duration in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// How long the library collects records for a request, in milliseconds
@@ -45,14 +45,14 @@ struct Flags {
     linger: u64,
 }
 
-/// What an average vote for one of the built-in bands takes as a record's value, in bytes.
+/// The value of a record. It is as long as the value of an average vote for a built-in band.
 const VALUE: [u8; 64] = [b'v'; 64];
 
-/// Records that may wait for their confirmation: as many as a door holds.
-const IN_FLIGHT: u64 = 100_000;
+/// The maximum number of records that wait for their delivery report: the default of librdkafka.
+const MAX_IN_FLIGHT: u64 = 100_000;
 
-/// How often records are sent at a given rate.
-const BEAT: Duration = Duration::from_millis(1);
+/// The pause after the records that are due were sent, and before a retry if the queue is full.
+const PACING_INTERVAL: Duration = Duration::from_millis(1);
 
 struct Deliveries {
     failed: AtomicU64,
@@ -97,18 +97,18 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("linger.ms", flags.linger.to_string())
-        .set("queue.buffering.max.messages", IN_FLIGHT.to_string())
+        .set("queue.buffering.max.messages", MAX_IN_FLIGHT.to_string())
         .create_with_context(deliveries)?;
-    // The first record waits for the producer's identity.
+    // Do not measure the first record, because it waits for the producer id.
     send(&producer, flags, 0, Instant::now())?;
     producer.flush(Duration::from_secs(10))?;
     producer.context().micros.lock().unwrap_or_else(PoisonError::into_inner).reset();
 
     let begun = Instant::now();
-    let length = Duration::from_secs(flags.seconds);
+    let duration = Duration::from_secs(flags.seconds);
     let total = flags.rate * flags.seconds;
     let mut sent = 0;
-    while begun.elapsed() < length {
+    while begun.elapsed() < duration {
         if flags.rate == 0 {
             sent += u64::from(send(&producer, flags, sent, Instant::now())?);
             continue;
@@ -117,7 +117,7 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
         while sent < total && due(sent) <= Instant::now() {
             sent += u64::from(send(&producer, flags, sent, due(sent))?);
         }
-        sleep(BEAT);
+        sleep(PACING_INTERVAL);
     }
     producer.flush(Duration::from_secs(10))?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -133,10 +133,10 @@ fn run(flags: &Flags) -> Result<serde_json::Value, KafkaError> {
     }))
 }
 
-/// Whether there was room for the record.
+/// Sends a record. Returns `false` if the queue of the client library is full.
 fn send(producer: &ThreadedProducer<Deliveries>, flags: &Flags, number: u64, due: Instant) -> Result<bool, KafkaError> {
     let key = format!("bands|019c9a0e-5c1f-7d52-b5ae-{number:012x}");
-    // Spread as keys are, and not one after the other.
+    // Choose the partition like a hash of the key: records do not go to the partitions in turn.
     let partition = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % flags.partitions;
     let header = |key, value| Header { key, value: Some(value) };
     let headers = OwnedHeaders::new_with_capacity(5)
@@ -153,7 +153,7 @@ fn send(producer: &ThreadedProducer<Deliveries>, flags: &Flags, number: u64, due
     match producer.send(record) {
         Ok(()) => Ok(true),
         Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-            sleep(BEAT);
+            sleep(PACING_INTERVAL);
             Ok(false)
         }
         Err((error, _)) => Err(error),

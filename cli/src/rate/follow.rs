@@ -1,6 +1,7 @@
-//! `ovation rate --follow`: each period once no vote can join it any more, so nothing that was printed ever changes.
+//! `ovation rate --follow`: prints each period when it is settled, that is, when no more votes can be counted in it. So
+//! the number of votes of a printed period does not change later.
 //!
-//! Which periods these are, the results service knows: see `GET /v1/rates/settled`.
+//! The results service determines which periods are settled: see `GET /v1/rates/settled`.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,57 +10,49 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
-use service::CancellationToken;
+use api::{RateWindow, SettledRates};
+use client::http::{self, ClientError};
+use service::{CancellationToken, program::Failure};
 use tokio::time::sleep;
-use votes::{RateWindow, UnixMillis, Window};
+use votes::{UnixMillis, Window};
 
-use super::{RateArgs, SPARKLINE, sparkline::sparkline};
-use crate::{
-    Failure,
-    client::{self, ClientError},
-    interrupted,
+use super::{
+    args::RateArgs,
+    sparkline::{MAX_PERIODS, sparkline},
 };
+use crate::interrupt::exit_code;
 
-/// How often it is asked whether there is more: four times a period, and between these.
-const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(1);
-
-/// The answer of the results.
-#[derive(Deserialize)]
-struct Settled {
-    from: UnixMillis,
-    before: UnixMillis,
-    windows: Vec<RateWindow>,
-}
+/// The limits of the interval between two requests. Within these limits, the interval is a quarter of a period.
+const POLL_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(1);
 
 pub(super) async fn run(args: &RateArgs, stop: CancellationToken) -> Result<ExitCode, Failure> {
-    let followed = stop.run_until_cancelled(follow(args)).await;
-    interrupted(followed.unwrap_or(Ok(())))
+    let outcome = stop.run_until_cancelled(follow(args)).await;
+    exit_code(outcome.unwrap_or(Ok(())))
 }
 
 async fn follow(args: &RateArgs) -> Result<(), Failure> {
     let every = Duration::from_millis(args.every.millis().unsigned_abs());
-    let pause = (every / 4).clamp(*PAUSE.start(), *PAUSE.end());
+    let pause = (every / 4).clamp(*POLL_INTERVAL.start(), *POLL_INTERVAL.end());
     let mut printer = Printer { every: args.every, json: args.json, total: 0, recent: VecDeque::new() };
-    let mut next: Option<UnixMillis> = None;
-    let mut is_away = false;
+    let mut next: Option<i64> = None;
+    let mut is_unavailable = false;
     loop {
         let path = match next {
             None => args.path("/settled", args.last),
-            Some(from) => format!("{}&from={}", args.path("/settled", None), from.0),
+            Some(from) => format!("{}&from={}", args.path("/settled", None), from),
         };
-        match client::get::<Settled>(&args.url, &path).await {
+        match http::get::<SettledRates>(&args.url, &path).await {
             Ok(settled) => {
                 printer.print(&settled)?;
                 next = Some(settled.before);
-                is_away = false;
+                is_unavailable = false;
             }
-            // Nothing is missed meanwhile: it goes on with the next period.
-            Err(error) if next.is_some() && passes(&error) => {
-                if !is_away {
-                    eprintln!("{error}; waiting");
+            // The next response begins with the first period that was not printed, so no period is missing.
+            Err(error) if next.is_some() && is_temporary(&error) => {
+                if !is_unavailable {
+                    eprintln!("{error}; trying again");
                 }
-                is_away = true;
+                is_unavailable = true;
             }
             Err(error) => return Err(error.into()),
         }
@@ -67,12 +60,12 @@ async fn follow(args: &RateArgs) -> Result<(), Failure> {
     }
 }
 
-/// Whether it may be over by itself.
-fn passes(error: &ClientError) -> bool {
+/// Returns whether a later request can succeed.
+fn is_temporary(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } => true,
         ClientError::Refused { status, .. } => status.is_server_error(),
-        ClientError::Url(_) | ClientError::Token(..) | ClientError::Unexpected { .. } => false,
+        ClientError::Url(_) | ClientError::Unexpected { .. } => false,
     }
 }
 
@@ -80,34 +73,34 @@ struct Printer {
     every: Window,
     json: bool,
     total: u64,
-    /// The last periods' votes.
+    /// The votes of the last periods.
     recent: VecDeque<u64>,
 }
 
 impl Printer {
-    fn print(&mut self, settled: &Settled) -> io::Result<()> {
+    fn print(&mut self, settled: &SettledRates) -> io::Result<()> {
         let (is_terminal, mut out) = (stdout().is_terminal(), stdout().lock());
-        let votes: HashMap<i64, u64> = settled.windows.iter().map(|window| (window.start.0, window.votes)).collect();
+        let votes: HashMap<i64, u64> = settled.windows.iter().map(|window| (window.start, window.votes)).collect();
         let mut start = settled.from;
         while start < settled.before {
-            let window = RateWindow { start, votes: votes.get(&start.0).copied().unwrap_or(0) };
-            self.line(&mut out, window, is_terminal)?;
-            start.0 += self.every.millis();
+            let window = RateWindow { start, votes: votes.get(&start).copied().unwrap_or(0) };
+            self.print_line(&mut out, window, is_terminal)?;
+            start += self.every.millis();
         }
         out.flush()
     }
 
-    fn line(&mut self, out: &mut impl Write, window: RateWindow, is_terminal: bool) -> io::Result<()> {
+    fn print_line(&mut self, out: &mut impl Write, window: RateWindow, is_terminal: bool) -> io::Result<()> {
         if self.json {
             serde_json::to_writer(&mut *out, &window)?;
             return writeln!(out);
         }
         let RateWindow { start, votes } = window;
-        write!(out, "{start}  {votes:>8}")?;
+        write!(out, "{}  {votes:>8}", UnixMillis(start))?;
         if is_terminal {
             self.total += votes;
             self.recent.push_back(votes);
-            if self.recent.len() > SPARKLINE {
+            if self.recent.len() > MAX_PERIODS {
                 self.recent.pop_front();
             }
             write!(out, "  {:>10}  {}", self.total, sparkline(&self.recent))?;

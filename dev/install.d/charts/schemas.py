@@ -1,9 +1,9 @@
-"""Makes the JSON schemas with which kubeconform checks what the chart renders: of Kubernetes' own kinds in several versions, and of
-the kinds that CRDs bring. They are strict: a field that a schema doesn't name is refused.
+"""Generates the JSON schemas by which kubeconform checks the chart's manifests: for Kubernetes' own kinds in several versions, and for
+the kinds of CRDs. They are strict: they allow no unknown fields.
 
-  schemas.py TOOLS INTO      with controller-gen in the folder TOOLS, where dev/install builds it
+  schemas.py TOOLS INTO      TOOLS is the folder with controller-gen, which dev/install builds
 
-What CRDs say in CEL, and what only the API server knows, is not in them.
+The schemas do not include the CEL rules of CRDs, nor the checks that only the API server can do.
 """
 
 import json
@@ -18,23 +18,23 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 
-# Of the package kubernetes-validate, which has them for these versions of Kubernetes. It is read, not installed.
+# The package kubernetes-validate has the schemas for these versions of Kubernetes. It is downloaded and read, not installed.
 KUBERNETES, VERSIONS = "kubernetes-validate==1.37.0", ("1.35", "1.36", "1.37")
 
-# Modules with CRDs, and where in them. Go's checksum database vouches for them: in our go.mod, what they require would change the
-# tools that it pins.
+# Modules with CRDs, and the folder of the CRDs in each. Go's checksum database verifies them. They are not in our go.mod, because their
+# requirements would change the versions of the tools there.
 CRDS = {
     "sigs.k8s.io/gateway-api@v1.6.1": "config/crd/standard",
     "github.com/kedacore/keda/v2@v2.20.2": "config/crd/bases",
     "github.com/envoyproxy/gateway@v1.9.1": "charts/gateway-helm/charts/crds/crds/generated",
 }
-# Prometheus Operator's are made from its types, as it makes them itself: the module of the types has none.
+# Prometheus Operator's CRDs are generated from its Go types, as the operator does it, since the module of the types has no CRDs.
 TYPES = "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 
 
 def inlined(schema, definitions, within=()):
-    """The schema with its references replaced by what they name: kubeconform can't follow them. A definition within itself, such as
-    that of a JSON schema, may be anything."""
+    """Returns the schema with each reference replaced by its definition, since kubeconform can't resolve references. A recursive
+    reference, such as in the definition of a JSON schema, becomes the schema that allows anything."""
     if isinstance(schema, list):
         return [inlined(one, definitions, within) for one in schema]
     if not isinstance(schema, dict):
@@ -64,20 +64,20 @@ def kubernetes(wheel, into):
 
 
 def closed(schema):
-    """A CRD's schema as one of plain JSON."""
-    kept = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes") and key not in ("description", "nullable")}
+    """Returns a CRD's schema as plain JSON schema that allows no unknown properties."""
+    result = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes") and key not in ("description", "nullable")}
     if schema.get("x-kubernetes-int-or-string"):
-        kept.pop("type", None)
-        kept["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+        result.pop("type", None)
+        result["anyOf"] = [{"type": "integer"}, {"type": "string"}]
     if "properties" in schema:
-        kept["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
+        result["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
         if "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            kept["additionalProperties"] = False
+            result["additionalProperties"] = False
     if isinstance(schema.get("additionalProperties"), dict):
-        kept["additionalProperties"] = closed(schema["additionalProperties"])
+        result["additionalProperties"] = closed(schema["additionalProperties"])
     if "items" in schema:
-        kept["items"] = closed(schema["items"])
-    return {"anyOf": [kept, {"type": "null"}]} if schema.get("nullable") else kept
+        result["items"] = closed(schema["items"])
+    return {"anyOf": [result, {"type": "null"}]} if schema.get("nullable") else result
 
 
 def crds(files, into):
@@ -93,7 +93,7 @@ def crds(files, into):
                 "kind": {"type": "string", "enum": [kind]},
                 "metadata": {"type": "object"},
             }
-            # Named as kubeconform asks for it.
+            # The file name by which kubeconform looks for it.
             into.joinpath(f"{kind.lower()}-{group.split('.')[0]}-{version['name']}.json").write_text(json.dumps(closed(schema)))
 
 
@@ -106,11 +106,11 @@ def main(tools, into):
 
         files = []
         for module, under in CRDS.items():
-            said = subprocess.run(["go", "mod", "download", "-json", module], check=True, stdout=subprocess.PIPE, cwd=folder).stdout
-            files += Path(json.loads(said)["Dir"], under).glob("*.yaml")
+            output = subprocess.run(["go", "mod", "download", "-json", module], check=True, stdout=subprocess.PIPE, cwd=folder).stdout
+            files += Path(json.loads(output)["Dir"], under).glob("*.yaml")
         generate = [Path(tools).resolve() / "controller-gen", "crd:ignoreUnexportedFields=true,maxDescLen=0", f"paths={TYPES}"]
-        subprocess.run([*generate, f"output:crd:dir={folder}/made"], check=True, cwd=HERE, env=os.environ | {"GOFLAGS": "-mod=readonly"})
-        crds([*files, *Path(folder, "made").glob("*.yaml")], into / "crds")
+        subprocess.run([*generate, f"output:crd:dir={folder}/generated"], check=True, cwd=HERE, env=os.environ | {"GOFLAGS": "-mod=readonly"})
+        crds([*files, *Path(folder, "generated").glob("*.yaml")], into / "crds")
 
 
 main(*sys.argv[1:])

@@ -1,6 +1,7 @@
 //go:build never
 
-// What the schemas of PodMonitor and ServiceMonitor are made from: the module with the operator's own CRDs is not to be had everywhere.
+// schemas.py generates the schemas of PodMonitor and ServiceMonitor from this module. The module with the operator's own CRDs is not available
+// from every proxy.
 package charts
 
 import _ "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"

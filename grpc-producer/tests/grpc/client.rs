@@ -1,4 +1,4 @@
-//! A door to try, and a client that can send anything.
+//! A gRPC producer for tests, and a client that can send any bytes.
 
 use std::{
     collections::BTreeMap, convert::Infallible, marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration,
@@ -6,12 +6,12 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::{StreamExt, channel::mpsc};
+use grpc_producer::Dependencies;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
-use proto::v1::{
-    CastVoteRequest, CastVotesResponse, VoteError, cast_votes_response::Outcome, vote_service_client::VoteServiceClient,
-};
-use service::{CancellationToken, Health, client::TrustedProxies, door::MeteredDoor, http::ServeError};
+use proto::v1::{CastVoteRequest, CastVotesResponse, VoteError, cast_votes_response::Outcome};
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
+use service::{CancellationToken, Health, client_ip::TrustedProxies, ingest::MeteredIngest, serve::ServeError};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::{
     Code, Status, Streaming,
@@ -21,23 +21,23 @@ use tonic::{
     transport::Channel,
 };
 use tonic_types::StatusExt;
-use votes::{Contest, Contests, Door, DoorKind, UnixMillis, VoterSecret, VotesPerVoter, fake::FakeQueue};
+use votes::{Contest, Contests, Ingest, ProducerKind, UnixMillis, VoterSecret, VotesPerVoter, fake::FakeLog};
 
-/// No test waits longer for anything.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// The longest time that a test waits for an event.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A door that is open until it is dropped.
-pub(crate) struct TestDoor {
+/// A producer that runs until it is dropped.
+pub(crate) struct TestProducer {
     pub(crate) address: SocketAddr,
-    pub(crate) log: Arc<FakeQueue>,
+    pub(crate) log: Arc<FakeLog>,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,
     pub(crate) server: JoinHandle<Result<(), ServeError>>,
     pub(crate) channel: Channel,
-    pub(crate) metered: MeteredDoor,
+    pub(crate) metered: MeteredIngest,
 }
 
-impl TestDoor {
+impl TestProducer {
     pub(crate) async fn open() -> Self {
         Self::open_with(Health::default()).await
     }
@@ -47,14 +47,15 @@ impl TestDoor {
     }
 
     pub(crate) async fn open_behind(proxies: TrustedProxies, health: Health) -> Self {
-        let log = FakeQueue::new();
+        let log = FakeLog::new();
         let secret = VoterSecret::new(&[7; 32]).unwrap();
-        let door = Door::new(DoorKind::Grpc, Arc::new(contests()), Some(secret), log.clone());
-        let metered = MeteredDoor::new(door, proxies);
+        let ingest = Ingest::new(ProducerKind::Grpc, Arc::new(contests()), Some(secret), log.clone());
+        let metered = MeteredIngest::new(ingest, proxies);
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(grpc_producer::run(listener, metered.clone(), health.clone(), shutdown.clone()));
+        let dependencies = Dependencies { ingest: metered.clone(), health: health.clone(), log_writer: None };
+        let server = tokio::spawn(grpc_producer::run(listener, dependencies, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self { address, log, health, shutdown, server, channel, metered }
     }
@@ -79,39 +80,40 @@ impl TestDoor {
         let body = Body::new(Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}));
         let mut channel = self.channel.clone();
         futures::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
-        let answer = timeout(LIMIT, channel.call(request.body(body).unwrap())).await.expect("no answer").unwrap();
-        let (head, body) = answer.into_parts();
+        let response =
+            timeout(TEST_TIMEOUT, channel.call(request.body(body).unwrap())).await.expect("no response").unwrap();
+        let (head, body) = response.into_parts();
         let trailers = body.collect().await.unwrap().trailers().cloned();
         let status = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(trailers.as_ref()?));
         let status = status.unwrap();
         if status.code() == Code::Ok { Ok(()) } else { Err(status) }
     }
 
-    /// Opens `CastVotes`.
+    /// Opens a `CastVotes` stream.
     pub(crate) async fn stream(&self) -> TestStream {
         let (sender, receiver) = mpsc::unbounded::<Bytes>();
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/ovation.v1.VoteService/CastVotes");
         let request = tonic::Request::new(receiver);
-        let answers = grpc.streaming(request, path, Encoded(PhantomData)).await.unwrap().into_inner();
-        TestStream { sender: Some(sender), answers }
+        let responses = grpc.streaming(request, path, Encoded(PhantomData)).await.unwrap().into_inner();
+        TestStream { sender: Some(sender), responses }
     }
 
-    /// Waits until so many votes wait for their receipts.
-    pub(crate) async fn until_waiting(&self, votes: usize) {
-        let waited = timeout(LIMIT, self.log.until_waiting(votes)).await;
-        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.waiting()));
+    /// Waits until this many votes wait for their receipts.
+    pub(crate) async fn wait_until_pending(&self, votes: usize) {
+        let waited = timeout(TEST_TIMEOUT, self.log.wait_until_pending(votes)).await;
+        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.pending()));
     }
 }
 
-impl Drop for TestDoor {
+impl Drop for TestProducer {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-/// A message as it is framed on the wire.
+/// Puts a message into a gRPC frame with this flag (0 is uncompressed).
 pub(crate) fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[flag], length.as_slice(), message].concat()
@@ -121,7 +123,7 @@ pub(crate) fn vote(name: &str) -> CastVoteRequest {
     CastVoteRequest { name: name.to_owned(), ..CastVoteRequest::default() }
 }
 
-/// The slug of a status' reason, its field and `vote_id`.
+/// Returns the reason, the field and the `vote_id` in the details of a status.
 pub(crate) fn details(status: &Status) -> (String, Option<String>, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no error info: {status:?}"));
@@ -130,10 +132,10 @@ pub(crate) fn details(status: &Status) -> (String, Option<String>, Option<String
     (info.reason.clone(), field, info.metadata.get("vote_id").cloned())
 }
 
-/// An open `CastVotes`.
+/// An open `CastVotes` stream.
 pub(crate) struct TestStream {
     sender: Option<mpsc::UnboundedSender<Bytes>>,
-    answers: Streaming<CastVotesResponse>,
+    responses: Streaming<CastVotesResponse>,
 }
 
 impl TestStream {
@@ -150,11 +152,11 @@ impl TestStream {
     }
 
     pub(crate) async fn next(&mut self) -> Option<Result<Outcome, Status>> {
-        let answer = timeout(LIMIT, self.answers.next()).await.expect("no answer")?;
-        Some(answer.map(|answer| answer.outcome.unwrap()))
+        let response = timeout(TEST_TIMEOUT, self.responses.next()).await.expect("no response")?;
+        Some(response.map(|response| response.outcome.unwrap()))
     }
 
-    /// The next outcome: `accepted` or the reason.
+    /// Waits for the next outcome. Returns `accepted`, or the reason of the refusal.
     pub(crate) async fn outcome(&mut self) -> String {
         match self.next().await.unwrap().unwrap() {
             Outcome::Receipt(_) => "accepted".to_owned(),
@@ -162,6 +164,7 @@ impl TestStream {
         }
     }
 
+    /// Waits for the next outcome, which must be a refusal.
     pub(crate) async fn error(&mut self) -> VoteError {
         match self.next().await.unwrap().unwrap() {
             Outcome::Receipt(receipt) => panic!("accepted: {receipt:?}"),
@@ -169,17 +172,17 @@ impl TestStream {
         }
     }
 
-    /// How the stream ended.
+    /// Waits for the end of the stream and returns its status.
     pub(crate) async fn end(&mut self) -> Result<(), Status> {
         match self.next().await {
             None => Ok(()),
             Some(Err(status)) => Err(status),
-            Some(Ok(outcome)) => panic!("one more outcome: {outcome:?}"),
+            Some(Ok(outcome)) => panic!("another outcome before the end: {outcome:?}"),
         }
     }
 }
 
-/// Sends bytes that the test has encoded.
+/// A codec for requests that the test has already encoded.
 struct Encoded<R>(PhantomData<R>);
 
 impl<R: Message + Default + 'static> Codec for Encoded<R> {

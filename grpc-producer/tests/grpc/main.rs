@@ -1,11 +1,11 @@
-//! The gRPC door over real sockets, before a log that fails on command.
+//! Tests of the gRPC producer over real sockets, with a fake vote log that fails when a test tells it to.
 
-#![allow(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
+#![allow(clippy::unwrap_used, reason = "in a test, an unexpected error is a failure")]
 
 mod client;
 mod health;
+mod heavy_hitters;
 mod hostile;
 mod leaving;
 mod single;
 mod stream;
-mod traffic;

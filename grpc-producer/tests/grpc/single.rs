@@ -2,31 +2,31 @@ use proto::v1::CastVoteRequest;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-use crate::client::{TestDoor, details, vote};
+use crate::client::{TestProducer, details, vote};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 #[tokio::test]
 async fn a_vote_is_acknowledged_only_after_the_log_has_it() {
-    let door = TestDoor::open().await;
-    door.log.hold();
-    let mut client = door.client();
-    let answer = client.cast_vote(vote("Pink Floyd"));
-    tokio::pin!(answer);
+    let producer = TestProducer::open().await;
+    producer.log.hold();
+    let mut client = producer.client();
+    let response = client.cast_vote(vote("Pink Floyd"));
+    tokio::pin!(response);
     tokio::select! {
         biased;
-        _ = &mut answer => panic!("acknowledged too early"),
-        () = door.until_waiting(1) => {}
+        _ = &mut response => panic!("acknowledged too early"),
+        () = producer.wait_until_pending(1) => {}
     }
-    assert!(futures::poll!(&mut answer).is_pending());
-    door.log.release_all();
-    answer.await.unwrap();
-    assert_eq!(door.log.log().len(), 1);
+    assert!(futures::poll!(&mut response).is_pending());
+    producer.log.release_all();
+    response.await.unwrap();
+    assert_eq!(producer.log.log().len(), 1);
 }
 
 #[tokio::test]
-async fn a_receipt_says_which_vote_where_and_when() {
-    let door = TestDoor::open().await;
+async fn a_receipt_has_the_vote_id_the_position_and_the_time() {
+    let producer = TestProducer::open().await;
     let full = CastVoteRequest {
         name: " Pink Floyd ".into(),
         album: Some("The Wall".into()),
@@ -36,37 +36,37 @@ async fn a_receipt_says_which_vote_where_and_when() {
         voter: Some("ada@example.com".into()),
         vote_id: Some(ID.into()),
     };
-    let receipt = door.client().cast_vote(full).await.unwrap().into_inner();
-    let vote = &door.log.log()[0];
+    let receipt = producer.client().cast_vote(full).await.unwrap().into_inner();
+    let vote = &producer.log.log()[0];
     assert_eq!((vote.name.as_str(), vote.album.as_deref()), ("Pink Floyd", Some("The Wall")));
     assert_eq!((vote.year, vote.rank), (Some(1979), Some(5.5)));
-    assert!(!format!("{vote:?}").contains("ada"));
+    assert!(!format!("{vote:?}").contains("example.com"));
     assert_eq!((receipt.vote_id.as_str(), receipt.contest.as_str()), (ID, "fair"));
     assert_eq!(receipt.partition, u32::from(vote.key.partition(12).0));
     assert_eq!((receipt.offset, receipt.accepted_at_ms), (0, vote.accepted_at.0));
 }
 
 #[tokio::test]
-async fn metadata_carries_an_idempotency_key_and_a_trace() {
-    let door = TestDoor::open().await;
+async fn an_idempotency_key_and_a_trace_are_read_from_the_metadata() {
+    let producer = TestProducer::open().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for key in [ID, "order 7", "\"order 7\""] {
         let mut request = Request::new(vote("X"));
         request.metadata_mut().insert("idempotency-key", key.parse().unwrap());
         request.metadata_mut().insert("traceparent", trace.parse().unwrap());
-        door.client().cast_vote(request).await.unwrap();
+        producer.client().cast_vote(request).await.unwrap();
     }
-    let log = door.log.log();
+    let log = producer.log.log();
     assert_eq!(log[0].vote_id.to_string(), ID);
     assert_eq!(log[1].vote_id, log[2].vote_id);
     assert!(log.iter().all(|vote| vote.traceparent.as_ref().unwrap().as_str() == trace));
 }
 
 #[tokio::test]
-async fn a_full_queue_is_refused_with_the_id_and_when_to_come_again() {
-    let door = TestDoor::open().await;
-    door.log.set_capacity(0);
-    let status = door.client().cast_vote(vote("X")).await.unwrap_err();
+async fn with_a_full_queue_a_vote_is_refused_with_its_id_and_a_retry_delay() {
+    let producer = TestProducer::open().await;
+    producer.log.set_capacity(0);
+    let status = producer.client().cast_vote(vote("X")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     let (reason, field, vote_id) = details(&status);
     assert_eq!((reason.as_str(), field), ("QUEUE_FULL", None));
@@ -76,18 +76,18 @@ async fn a_full_queue_is_refused_with_the_id_and_when_to_come_again() {
 
 #[tokio::test]
 async fn a_log_that_does_not_confirm_is_unavailable_with_the_id() {
-    let door = TestDoor::open().await;
-    door.log.hold();
+    let producer = TestProducer::open().await;
+    producer.log.hold();
     let cast = CastVoteRequest { vote_id: Some(ID.into()), ..vote("X") };
-    let mut client = door.client();
+    let mut client = producer.client();
     let fail = async {
-        door.until_waiting(1).await;
-        door.log.fail(1);
+        producer.wait_until_pending(1).await;
+        producer.log.fail(1);
     };
-    let (answer, ()) = tokio::join!(client.cast_vote(cast), fail);
-    let status = answer.unwrap_err();
+    let (response, ()) = tokio::join!(client.cast_vote(cast), fail);
+    let status = response.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(details(&status), ("LOG_UNAVAILABLE".into(), None, Some(ID.into())));
-    door.log.go_down();
-    assert_eq!(door.client().cast_vote(vote("X")).await.unwrap_err().code(), Code::Unavailable);
+    producer.log.go_down();
+    assert_eq!(producer.client().cast_vote(vote("X")).await.unwrap_err().code(), Code::Unavailable);
 }

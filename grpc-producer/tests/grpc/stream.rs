@@ -1,14 +1,14 @@
 use prost::Message;
 use proto::v1::{CastVoteRequest, cast_votes_response::Outcome};
-use service::door::Line;
+use service::ingest::VotePipeline;
 use tonic::{Code, Request};
 
-use crate::client::{TestDoor, details, vote};
+use crate::client::{TestProducer, details, vote};
 
 #[tokio::test]
 async fn each_vote_has_its_outcome_in_order_and_a_refused_one_does_not_end_the_stream() {
-    let door = TestDoor::open().await;
-    let mut stream = door.stream().await;
+    let producer = TestProducer::open().await;
+    let mut stream = producer.stream().await;
     let unknown = CastVoteRequest { contest: Some("none".into()), ..vote("B") };
     for message in [vote("A"), vote(""), unknown, vote("C")] {
         stream.send_bytes(message.encode_to_vec());
@@ -23,22 +23,22 @@ async fn each_vote_has_its_outcome_in_order_and_a_refused_one_does_not_end_the_s
         assert_eq!(stream.outcome().await, expected);
     }
     stream.end().await.unwrap();
-    let names: Vec<_> = door.log.log().into_iter().map(|vote| vote.name).collect();
+    let names: Vec<_> = producer.log.log().into_iter().map(|vote| vote.name).collect();
     assert_eq!(names, ["A", "C", "D"]);
 }
 
 #[tokio::test]
-async fn votes_are_pipelined_and_none_is_acknowledged_before_the_log_has_it() {
-    let door = TestDoor::open().await;
-    door.log.hold();
-    let mut stream = door.stream().await;
+async fn votes_are_pipelined_and_no_vote_is_acknowledged_before_the_log_has_it() {
+    let producer = TestProducer::open().await;
+    producer.log.hold();
+    let mut stream = producer.stream().await;
     for n in 0..100 {
         stream.send(&format!("Band {n}"));
     }
-    door.until_waiting(100).await;
+    producer.wait_until_pending(100).await;
     assert!(futures::poll!(Box::pin(stream.next())).is_pending());
-    door.log.release_all();
-    let log = door.log.log();
+    producer.log.release_all();
+    let log = producer.log.log();
     for (n, vote) in (0..).zip(log) {
         let Some(Ok(Outcome::Receipt(receipt))) = stream.next().await else { panic!("no receipt") };
         assert_eq!((receipt.offset, receipt.vote_id), (n, vote.vote_id.to_string()));
@@ -46,52 +46,52 @@ async fn votes_are_pipelined_and_none_is_acknowledged_before_the_log_has_it() {
 }
 
 #[tokio::test]
-async fn a_stream_holds_no_more_than_a_line_of_votes() {
-    let door = TestDoor::open().await;
-    door.log.hold();
-    let mut stream = door.stream().await;
-    for _ in 0..Line::LONGEST + 10 {
+async fn a_stream_has_at_most_as_many_pending_votes_as_a_pipeline_allows() {
+    let producer = TestProducer::open().await;
+    producer.log.hold();
+    let mut stream = producer.stream().await;
+    for _ in 0..VotePipeline::MAX_PENDING_VOTES + 10 {
         stream.send("X");
     }
     stream.finish();
-    door.until_waiting(Line::LONGEST).await;
-    door.log.release(1);
+    producer.wait_until_pending(VotePipeline::MAX_PENDING_VOTES).await;
+    producer.log.release(1);
     assert_eq!(stream.outcome().await, "accepted");
-    door.until_waiting(Line::LONGEST).await;
-    door.log.release_all();
-    for _ in 1..Line::LONGEST + 10 {
+    producer.wait_until_pending(VotePipeline::MAX_PENDING_VOTES).await;
+    producer.log.release_all();
+    for _ in 1..VotePipeline::MAX_PENDING_VOTES + 10 {
         assert_eq!(stream.outcome().await, "accepted");
     }
     stream.end().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_stream_waits_for_its_own_receipts_and_is_not_refused_for_them() {
-    let door = TestDoor::open().await;
-    door.log.hold();
-    door.log.set_capacity(10);
-    let mut stream = door.stream().await;
+async fn a_stream_that_fills_the_queue_itself_waits_and_no_vote_is_refused() {
+    let producer = TestProducer::open().await;
+    producer.log.hold();
+    producer.log.set_capacity(10);
+    let mut stream = producer.stream().await;
     for n in 0..100 {
         stream.send(&format!("Band {n}"));
     }
     stream.finish();
     for _ in 0..10 {
-        door.until_waiting(10).await;
-        door.log.release(10);
+        producer.wait_until_pending(10).await;
+        producer.log.release(10);
         for _ in 0..10 {
             assert_eq!(stream.outcome().await, "accepted");
         }
     }
     stream.end().await.unwrap();
-    let names: Vec<_> = door.log.log().into_iter().map(|vote| vote.name).collect();
+    let names: Vec<_> = producer.log.log().into_iter().map(|vote| vote.name).collect();
     assert_eq!(names, (0..100).map(|n| format!("Band {n}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_queue_that_others_have_filled_is_reported_vote_by_vote() {
-    let door = TestDoor::open().await;
-    door.log.set_capacity(0);
-    let mut stream = door.stream().await;
+async fn if_other_clients_have_filled_the_queue_each_vote_is_refused() {
+    let producer = TestProducer::open().await;
+    producer.log.set_capacity(0);
+    let mut stream = producer.stream().await;
     for _ in 0..3 {
         stream.send("X");
         let error = stream.error().await;
@@ -102,15 +102,15 @@ async fn a_queue_that_others_have_filled_is_reported_vote_by_vote() {
 
 #[tokio::test]
 async fn a_failed_receipt_is_an_outcome_with_the_id() {
-    let door = TestDoor::open().await;
-    door.log.hold();
-    let mut stream = door.stream().await;
+    let producer = TestProducer::open().await;
+    producer.log.hold();
+    let mut stream = producer.stream().await;
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     stream.send_bytes(CastVoteRequest { vote_id: Some(id.into()), ..vote("X") }.encode_to_vec());
     stream.send("Y");
-    door.until_waiting(2).await;
-    door.log.fail(1);
-    door.log.release_all();
+    producer.wait_until_pending(2).await;
+    producer.log.fail(1);
+    producer.log.release_all();
     let error = stream.error().await;
     assert_eq!((error.code, error.reason.as_str()), (Code::Unavailable as i32, "log-unavailable"));
     assert_eq!(error.vote_id, id);
@@ -118,9 +118,9 @@ async fn a_failed_receipt_is_an_outcome_with_the_id() {
 }
 
 #[tokio::test]
-async fn a_message_beyond_any_vote_ends_the_stream_after_the_votes_before_it() {
-    let door = TestDoor::open().await;
-    let mut stream = door.stream().await;
+async fn an_oversized_message_ends_the_stream_after_the_votes_before_it() {
+    let producer = TestProducer::open().await;
+    let mut stream = producer.stream().await;
     stream.send("A");
     stream.send_bytes(vec![0; 1_000_000]);
     assert_eq!(stream.outcome().await, "accepted");
@@ -131,24 +131,24 @@ async fn a_message_beyond_any_vote_ends_the_stream_after_the_votes_before_it() {
 
 #[tokio::test]
 async fn a_key_for_a_whole_stream_is_refused() {
-    let door = TestDoor::open().await;
+    let producer = TestProducer::open().await;
     let mut request = Request::new(futures::stream::iter([vote("X")]));
     request.metadata_mut().insert("idempotency-key", "k".parse().unwrap());
-    let status = door.client().cast_votes(request).await.unwrap_err();
+    let status = producer.client().cast_votes(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(details(&status), ("INVALID_FIELD".into(), Some("Idempotency-Key".into()), None));
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
-async fn a_trace_goes_along_with_each_vote_of_a_stream() {
-    let door = TestDoor::open().await;
+async fn the_log_stores_the_trace_with_each_vote_of_a_stream() {
+    let producer = TestProducer::open().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut request = Request::new(futures::stream::iter([vote("X"), vote("Y")]));
     request.metadata_mut().insert("traceparent", trace.parse().unwrap());
-    let mut answers = door.client().cast_votes(request).await.unwrap().into_inner();
-    while answers.message().await.unwrap().is_some() {}
-    let log = door.log.log();
+    let mut responses = producer.client().cast_votes(request).await.unwrap().into_inner();
+    while responses.message().await.unwrap().is_some() {}
+    let log = producer.log.log();
     assert_eq!(log.len(), 2);
     assert!(log.iter().all(|vote| vote.traceparent.as_ref().unwrap().as_str() == trace));
 }

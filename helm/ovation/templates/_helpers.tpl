@@ -1,4 +1,5 @@
-{{/* What the release's objects are called: `ovation` if the release is. Short enough for what is put behind it. */}}
+{{/* Returns the prefix of the names of all objects. It contains `ovation`, and it is at most 40 characters long, so that
+     suffixes fit. */}}
 {{- define "ovation.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride }}
@@ -9,13 +10,13 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The name of a component's objects: include "ovation.name" (list $ "kafka"). */}}
+{{/* Returns the name of a component's objects: include "ovation.name" (list $ "kafka"). */}}
 {{- define "ovation.name" -}}
 {{ include "ovation.fullname" (index . 0) }}-{{ index . 1 }}
 {{- end -}}
 
-{{/* What tells a component's pods from all others, for as long as they live: include "ovation.selectorLabels" (list $ "kafka").
-     The pods of a store bear these alone, so that a new version of ours does not restart it. */}}
+{{/* Returns the labels that select a component's pods: include "ovation.selectorLabels" (list $ "kafka"). The pods of a
+     store have only these labels, so that a new version of the chart does not restart the store. */}}
 {{- define "ovation.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: ovation
@@ -23,7 +24,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* The labels of a component's objects: include "ovation.labels" (list $ "kafka"). */}}
+{{/* Returns the labels of a component's objects: include "ovation.labels" (list $ "kafka"). */}}
 {{- define "ovation.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "ovation.selectorLabels" . }}
@@ -32,8 +33,8 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end -}}
 
-{{/* An image as the cluster pulls it: include "ovation.image" (list $ .Values.kafka.image), of a map with `repository`, `tag`
-     and, for our own, `registry`. */}}
+{{/* Returns the full name of an image: include "ovation.image" (list $ .Values.kafka.image), where the second argument is a
+     map with `registry`, `repository` and `tag`. */}}
 {{- define "ovation.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
@@ -41,13 +42,14 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end -}}
 
-{{/* The Secret with the voters' secret and the passwords. */}}
+{{/* Returns the name of the Secret with the voter secret, the read token and the passwords. */}}
 {{- define "ovation.secretName" -}}
 {{ .Values.secret.existing | default (include "ovation.fullname" .) }}
 {{- end -}}
 
-{{/* What the specs of all pods share: include "ovation.pod" (list $ "kafka" .Values.kafka 1000), the last being the user's id.
-     A component's own nodeSelector, tolerations, affinity and priorityClassName stand over those of all. */}}
+{{/* Returns the fields that all pod specs share: include "ovation.pod" (list $ "kafka" .Values.kafka 1000), where the last
+     argument is the user id. A component's own nodeSelector, tolerations, affinity and priorityClassName override the
+     global ones. */}}
 {{- define "ovation.pod" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -76,9 +78,9 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Spreads a component's pods over nodes and zones, or what else `spread` names: include "ovation.spread" (list $ "kafka"). Of a Deployment, with a third
-     element "pod-template-hash", only the pods of one rollout are compared: else those of the last one count, and new ones
-     gather where those are not. */}}
+{{/* Spreads a component's pods over the node labels of `spread`: include "ovation.spread" (list $ "kafka"). For a
+     Deployment, pass "pod-template-hash" as a third argument: then the scheduler compares only the pods of one rollout.
+     Otherwise the old pods count too, and new pods gather on the nodes without old ones. */}}
 {{- define "ovation.spread" -}}
 {{- $labels := include "ovation.selectorLabels" . -}}
 {{- $keys := slice . 2 -}}
@@ -99,7 +101,8 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* The securityContext of every container, as the Pod Security Standard `restricted` wants it, and nothing written but volumes. */}}
+{{/* Returns the securityContext of every container: the Pod Security Standard `restricted`, and a root file system that is
+     read-only. */}}
 {{- define "ovation.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -107,33 +110,33 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end -}}
 
-{{/* ---- What there is ---- */}}
+{{/* ---- Components ---- */}}
 
-{{/* Whether votes are split between the two pipelines: then there is a forwarder. */}}
+{{/* Returns `true` if the entry sends votes through the forwarder, else nothing. */}}
 {{- define "ovation.hasForwarder" -}}
 {{- if and (eq .Values.entry.kind "gateway") (gt (int .Values.entry.gateway.weights.grpc) 0) }}true{{ end -}}
 {{- end -}}
 
-{{/* Our programs that run, as a JSON list. */}}
+{{/* Returns our installed programs as a JSON list. */}}
 {{- define "ovation.programs" -}}
-{{- $there := list "rest-producer" "grpc-producer" "consumer" "results" -}}
-{{- if include "ovation.hasForwarder" . }}{{ $there = append $there "forwarder" }}{{ end -}}
-{{ toJson $there }}
+{{- $components := list "rest-producer" "grpc-producer" "consumer" "results" -}}
+{{- if include "ovation.hasForwarder" . }}{{ $components = append $components "forwarder" }}{{ end -}}
+{{ toJson $components }}
 {{- end -}}
 
-{{/* All components that run, as a JSON list: our programs, `helm test`, the stores and what watches. */}}
+{{/* Returns all installed components as a JSON list: our programs, `helm test`, the stores and the monitoring. */}}
 {{- define "ovation.components" -}}
-{{- $there := append (include "ovation.programs" . | fromJsonArray) "test" -}}
+{{- $components := append (include "ovation.programs" . | fromJsonArray) "test" -}}
 {{- range list "kafka" "redis" "mongodb" "prometheus" "alertmanager" "grafana" }}
-{{- if (get $.Values .).enabled }}{{ $there = append $there . }}{{ end -}}
+{{- if (get $.Values .).enabled }}{{ $components = append $components . }}{{ end -}}
 {{- end -}}
-{{ toJson $there }}
+{{ toJson $components }}
 {{- end -}}
 
 {{/* ---- Our programs ---- */}}
 
-{{/* How a program's Deployment is rolled out, and whose pods are its: include "ovation.rollout" (list $ "consumer").
-     A new pod is ready before an old one leaves. */}}
+{{/* Returns strategy and selector of a program's Deployment: include "ovation.rollout" (list $ "consumer"). A rollout stops
+     an old pod only after a new one is ready. */}}
 {{- define "ovation.rollout" -}}
 strategy:
   rollingUpdate:
@@ -144,23 +147,24 @@ selector:
     {{- include "ovation.selectorLabels" . | nindent 4 }}
 {{- end -}}
 
-{{/* The metadata of its pods: a new configuration makes new ones. */}}
+{{/* Returns the metadata of a program's pods. The checksum replaces the pods when the configuration changes. */}}
 {{- define "ovation.podMetadata" -}}
 labels:
   {{- include "ovation.labels" . | nindent 2 }}
-  # By this the Service of the admin ports finds the pods of all programs.
+  # Selected by the Service of the admin ports.
   ovation-admin: "true"
 annotations:
   checksum/config: {{ include "ovation.toml" (index . 0) | sha256sum }}
 {{- end -}}
 
-{{/* Leaving: for `drainSeconds` the pod goes on as if nothing were, while its address is taken out of the entry; then SIGTERM,
-     and within 9 seconds the program has ended by itself (service/src/program.rs). A second is left over. */}}
-{{- define "ovation.grace" -}}
+{{/* Returns terminationGracePeriodSeconds. For `drainSeconds` the pod still serves requests while the entry removes its
+     address. Then it receives SIGTERM, and the program exits within 9 seconds (service/src/program.rs). One second is
+     spare. */}}
+{{- define "ovation.terminationGracePeriod" -}}
 {{ add .Values.drainSeconds 10 }}
 {{- end -}}
 
-{{/* What the containers of all programs share: include "ovation.container" (list $ .Values.results). */}}
+{{/* Returns the fields that the containers of all programs share: include "ovation.container" (list $ .Values.results). */}}
 {{- define "ovation.container" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
@@ -170,11 +174,11 @@ securityContext:
   {{- include "ovation.containerSecurity" . | nindent 2 }}
 resources:
   {{- toYaml $own.resources | nindent 2 }}
-# Programs listen at once, and wait for their stores as long as it takes: that is readiness, not life.
+# Programs listen at once and wait for their stores without a limit. A missing store affects readiness, not liveness.
 startupProbe:
   httpGet: {path: /livez, port: admin}
   periodSeconds: 1
-  # While a program looks for a Kafka that is not there yet, it answers between two looks.
+  # While a program tries to connect to Kafka, it answers only between two attempts.
   timeoutSeconds: 5
   failureThreshold: 30
 livenessProbe:
@@ -184,7 +188,7 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* Ready asks the stores, which may take two seconds. */}}
+{{/* Returns the readiness probe. /readyz queries the stores, which may take two seconds. */}}
 {{- define "ovation.readiness" -}}
 readinessProbe:
   httpGet: {path: /readyz, port: admin}
@@ -193,20 +197,22 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Endpoints forget a pod that leaves within a moment; until then it goes on. The image has no shell, so the kubelet waits. */}}
+{{/* Returns the preStop hook, which delays SIGTERM until the pod is removed from the endpoints. The kubelet itself waits:
+     the action `sleep` needs no program in the image. */}}
 {{- define "ovation.drain" -}}
 lifecycle:
   preStop:
     sleep: {seconds: {{ .Values.drainSeconds }}}
 {{- end -}}
 
-{{/* The contest that `helm test` votes in. Contests may want voters or candidates, so beside them there is one that wants neither;
-     without contests there is `bands` alone, which is open to any name. */}}
+{{/* Returns the contest in which `helm test` votes. The contests of the values may restrict voters or candidates, so the
+     chart adds the contest `check` without rules. Without contests in the values, there is only `bands`, which is open to
+     any name. */}}
 {{- define "ovation.testContest" -}}
 {{- if .Values.contests }}check{{ else }}bands{{ end -}}
 {{- end -}}
 
-{{/* ovation.toml. Every JSON text, number and list is one in TOML too; and a whole number stays one. */}}
+{{/* Returns ovation.toml. JSON strings, numbers and lists are valid TOML, and toJson writes integers as integers. */}}
 {{- define "ovation.toml" -}}
 {{- range $key, $value := .Values.config }}
 {{ $key }} = {{ toJson $value }}
@@ -224,8 +230,8 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
-{{/* How fast consumers come and go: at once when there is work; when there is less, all at once too, but late, since each change
-     moves partitions. */}}
+{{/* Returns how fast consumers are scaled. Pods are added at once. They are removed together and late, since every change
+     of their number reassigns partitions. */}}
 {{- define "ovation.scaling" -}}
 behavior:
   scaleUp:

@@ -1,19 +1,19 @@
-{{/* Where the programs find the stores. A store is the chart's own or one elsewhere; `refusals.yaml` sees to it that it is one of
-     the two. */}}
+{{/* Configures the stores of the programs. A store is either the chart's own or an external one: `refusals.yaml` rejects
+     any other combination. Stores are named by their keys under `external`: voteLog, tallies, ledger. */}}
 
-{{/* The environment with the stores' URLs: include "ovation.stores" (list $ "queue" "tally" "book"). */}}
+{{/* Environment variables with the URLs of stores: include "ovation.stores" (list $ "voteLog" "tallies" "ledger"). */}}
 {{- define "ovation.stores" -}}
 {{- $root := index . 0 -}}
 {{- $fullname := include "ovation.fullname" $root -}}
 {{- $secret := include "ovation.secretName" $root -}}
 {{- $own := dict
-      "queue" (printf "kafka://%s-kafka:9092/votes?replication=%v" $fullname (min 3 (int $root.Values.kafka.replicas)))
-      "tally" (printf "redis://:$(REDIS_PASSWORD)@%s-redis:6379" $fullname)
-      "book" (printf "mongodb://ovation:$(MONGODB_PASSWORD)@%s-mongodb:27017/ovation?authSource=admin" $fullname) -}}
-{{- $passwords := dict "tally" "redis" "book" "mongodb" -}}
+      "voteLog" (printf "kafka://%s-kafka:9092/votes?replication=%v" $fullname (min 3 (int $root.Values.kafka.replicas)))
+      "tallies" (printf "redis://:$(REDIS_PASSWORD)@%s-redis:6379" $fullname)
+      "ledger" (printf "mongodb://ovation:$(MONGODB_PASSWORD)@%s-mongodb:27017/ovation?authSource=admin" $fullname) -}}
+{{- $passwords := dict "tallies" "redis" "ledger" "mongodb" -}}
 {{- range $store := slice . 1 }}
 {{- $external := get $root.Values.external $store }}
-{{- $name := printf "OVATION_%s" (upper $store) }}
+{{- $name := printf "OVATION_%s" (snakecase $store | upper) }}
 {{- if $external.existingSecret }}
 - name: {{ $name }}
   valueFrom:
@@ -33,13 +33,14 @@
 {{- end }}
 {{- end -}}
 
-{{/* The authorities of stores elsewhere, as mounts and as volumes: include "ovation.authorities.mounts" (list $ "queue"). */}}
+{{/* CA certificates of external stores, as volume mounts and as volumes: include "ovation.authorities.mounts" (list $
+     "voteLog"). */}}
 {{- define "ovation.authorities.mounts" -}}
 {{- $root := index . 0 -}}
 {{- range $store := slice . 1 }}
 {{- if (get $root.Values.external $store).caSecret }}
-- name: {{ $store }}-authorities
-  mountPath: /etc/ovation/{{ $store }}
+- name: {{ kebabcase $store }}-authorities
+  mountPath: /etc/ovation/{{ kebabcase $store }}
   readOnly: true
 {{- end }}
 {{- end }}
@@ -49,7 +50,7 @@
 {{- $root := index . 0 -}}
 {{- range $store := slice . 1 }}
 {{- with (get $root.Values.external $store).caSecret }}
-- name: {{ $store }}-authorities
+- name: {{ kebabcase $store }}-authorities
   secret:
     secretName: {{ . }}
     items: [{key: ca.crt, path: ca.crt}]

@@ -1,96 +1,95 @@
-//! A door to try, and a client that can send anything.
+//! A REST producer for tests, and a client that can send any bytes.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use rest_producer::Patience;
+use rest_producer::{BodyTimeouts, Dependencies};
 use serde_json::Value;
-use service::{CancellationToken, client::TrustedProxies, door::MeteredDoor, http::ServeError};
+use service::{CancellationToken, client_ip::TrustedProxies, ingest::MeteredIngest, serve::ServeError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::oneshot,
+    net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::timeout,
 };
-use votes::{Contest, Contests, Door, DoorKind, UnixMillis, VoterSecret, VotesPerVoter, fake::FakeQueue};
+use votes::{Contest, Contests, Ingest, ProducerKind, UnixMillis, VoterSecret, VotesPerVoter, fake::FakeLog};
 
-/// No test waits longer for anything.
-const LIMIT: Duration = Duration::from_secs(20);
+/// The longest time that a test waits for an event.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A door that is open until it is dropped.
-pub(crate) struct TestDoor {
+/// A producer that runs until it is dropped.
+pub(crate) struct TestProducer {
     pub(crate) address: SocketAddr,
-    pub(crate) log: Arc<FakeQueue>,
+    pub(crate) log: Arc<FakeLog>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) server: JoinHandle<Result<(), ServeError>>,
-    pub(crate) metered: MeteredDoor,
+    pub(crate) metered: MeteredIngest,
 }
 
-impl TestDoor {
+impl TestProducer {
     pub(crate) async fn open() -> Self {
-        Self::open_with(Patience::default()).await
+        Self::open_with(BodyTimeouts::default()).await
     }
 
-    pub(crate) async fn open_with(patience: Patience) -> Self {
-        Self::open_behind(TrustedProxies::default(), patience).await
+    pub(crate) async fn open_with(timeouts: BodyTimeouts) -> Self {
+        Self::open_behind(TrustedProxies::default(), timeouts).await
     }
 
-    pub(crate) async fn open_behind(proxies: TrustedProxies, patience: Patience) -> Self {
-        let log = FakeQueue::new();
-        Self::open_before(door(DoorKind::Rest, &log), log, proxies, patience).await
+    pub(crate) async fn open_behind(proxies: TrustedProxies, timeouts: BodyTimeouts) -> Self {
+        let log = FakeLog::new();
+        Self::open_with_ingest(ingest(ProducerKind::Rest, &log), log, proxies, timeouts).await
     }
 
-    /// The HTTP end of any door.
-    pub(crate) async fn open_before(
-        door: Door,
-        log: Arc<FakeQueue>,
+    /// Opens a producer with any [`Ingest`].
+    pub(crate) async fn open_with_ingest(
+        ingest: Ingest,
+        log: Arc<FakeLog>,
         proxies: TrustedProxies,
-        patience: Patience,
+        timeouts: BodyTimeouts,
     ) -> Self {
-        let metered = MeteredDoor::new(door, proxies);
+        let metered = MeteredIngest::new(ingest, proxies);
         let shutdown = CancellationToken::new();
-        let (bound, address) = oneshot::channel();
-        let here = SocketAddr::from(([127, 0, 0, 1], 0));
-        let bound = move |address| _ = bound.send(address);
-        let server = tokio::spawn(rest_producer::run_with(here, metered.clone(), patience, shutdown.clone(), bound));
-        Self { address: address.await.unwrap(), log, shutdown, server, metered }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dependencies = Dependencies { ingest: metered.clone(), timeouts, log_writer: None };
+        let server = tokio::spawn(rest_producer::run(listener, dependencies, shutdown.clone()));
+        Self { address, log, shutdown, server, metered }
     }
 
     pub(crate) async fn connect(&self) -> Client {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
     }
 
-    /// One request on a connection of its own.
-    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    /// Sends one request on a connection of its own.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut client = self.connect().await;
         client.post(path, headers, body).await;
-        client.answer().await
+        client.response().await
     }
 
-    /// One vote as JSON.
-    pub(crate) async fn vote(&self, body: &str) -> Answer {
+    /// Casts one vote, which is a JSON object.
+    pub(crate) async fn vote(&self, body: &str) -> Response {
         self.post("/v1/votes", &[JSON], body.as_bytes()).await
     }
 
-    /// A batch as a JSON array.
-    pub(crate) async fn batch(&self, body: &str) -> Answer {
+    /// Casts a batch, which is a JSON array.
+    pub(crate) async fn batch(&self, body: &str) -> Response {
         self.post("/v1/votes/batch", &[JSON], body.as_bytes()).await
     }
 
-    /// Waits until so many votes wait for their receipts.
-    pub(crate) async fn until_waiting(&self, votes: usize) {
-        let waited = timeout(LIMIT, self.log.until_waiting(votes)).await;
-        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.waiting()));
+    /// Waits until this many votes wait for their receipts.
+    pub(crate) async fn wait_until_pending(&self, votes: usize) {
+        let waited = timeout(TEST_TIMEOUT, self.log.wait_until_pending(votes)).await;
+        waited.unwrap_or_else(|_| panic!("{} votes wait, not {votes}", self.log.pending()));
     }
 
-    /// Waits until the log has so many votes.
-    pub(crate) async fn until_logged(&self, votes: usize) {
-        let waited = timeout(LIMIT, self.log.until_logged(votes)).await;
+    /// Waits until the log has this many votes.
+    pub(crate) async fn wait_until_logged(&self, votes: usize) {
+        let waited = timeout(TEST_TIMEOUT, self.log.wait_until_logged(votes)).await;
         waited.unwrap_or_else(|_| panic!("the log has {} votes, not {votes}", self.log.log().len()));
     }
 }
 
-impl Drop for TestDoor {
+impl Drop for TestProducer {
     fn drop(&mut self) {
         self.server.abort();
     }
@@ -99,10 +98,10 @@ impl Drop for TestDoor {
 pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
 pub(crate) const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
 
-/// A door to this log.
-pub(crate) fn door(kind: DoorKind, log: &Arc<FakeQueue>) -> Door {
+/// Creates an [`Ingest`] for this log.
+pub(crate) fn ingest(kind: ProducerKind, log: &Arc<FakeLog>) -> Ingest {
     let secret = VoterSecret::new(&[7; 32]).unwrap();
-    Door::new(kind, Arc::new(contests()), Some(secret), log.clone())
+    Ingest::new(kind, Arc::new(contests()), Some(secret), log.clone())
 }
 
 fn contests() -> Contests {
@@ -122,10 +121,10 @@ fn contests() -> Contests {
     ]))
 }
 
-/// One connection.
+/// A client with one connection.
 pub(crate) struct Client {
     stream: TcpStream,
-    /// What was read and is of the next answer.
+    /// Bytes that were received and belong to the next response.
     read: Vec<u8>,
 }
 
@@ -134,7 +133,7 @@ impl Client {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// Sends what a server that has already answered may refuse to take.
+    /// Sends bytes, and ignores an error: the server may have responded and closed the connection already.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
@@ -144,9 +143,9 @@ impl Client {
         self.try_send(body).await;
     }
 
-    /// Announces a body.
+    /// Sends the head of a request with a body of this length.
     pub(crate) async fn head(&mut self, path: &str, headers: &[(&str, &str)], length: usize) {
-        let mut head = format!("POST {path} HTTP/1.1\r\nHost: door\r\nContent-Length: {length}\r\n");
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: producer\r\nContent-Length: {length}\r\n");
         for (name, value) in headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
@@ -157,16 +156,16 @@ impl Client {
         self.stream.shutdown().await.unwrap();
     }
 
-    pub(crate) async fn answer(&mut self) -> Answer {
-        timeout(LIMIT, self.read_answer()).await.expect("no answer")
+    pub(crate) async fn response(&mut self) -> Response {
+        timeout(TEST_TIMEOUT, self.read_response()).await.expect("no response")
     }
 
-    async fn read_answer(&mut self) -> Answer {
+    async fn read_response(&mut self) -> Response {
         let head_end = loop {
             if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "closed without an answer");
+            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "closed without a response");
         };
         let head = String::from_utf8(self.read[..head_end].to_vec()).unwrap();
         let (line, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
@@ -176,22 +175,22 @@ impl Client {
         let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let end = head_end + 4 + length;
         while self.read.len() < end {
-            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "the answer breaks off");
+            assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "the response is incomplete");
         }
         let next = self.read.split_off(end);
         let body = std::mem::replace(&mut self.read, next).split_off(head_end + 4);
-        Answer { status, headers, body: String::from_utf8(body).unwrap() }
+        Response { status, headers, body: String::from_utf8(body).unwrap() }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -201,7 +200,7 @@ impl Answer {
     }
 }
 
-/// The last part of a problem's type: `invalid-field`.
+/// Returns the last part of a problem's type, like `invalid-field`.
 pub(crate) fn slug(problem: &Value) -> &str {
     problem["type"].as_str().unwrap_or_default().strip_prefix("urn:ovation:").unwrap_or_default()
 }

@@ -1,24 +1,24 @@
-//! What a door gets from the world. Each body has exactly one right answer, and nothing of it is published.
+//! Hostile requests. Each has exactly one correct response. A refused vote is never published.
 
 use std::time::Duration;
 
-use rest_producer::Patience;
+use rest_producer::BodyTimeouts;
 use serde_json::Value;
 
-use crate::client::{Answer, JSON, NDJSON, TestDoor, slug};
+use crate::client::{JSON, NDJSON, Response, TestProducer, slug};
 
-/// What was sent, and the rule and field of the only right answer.
+/// A request, and the status, reason and field of the only correct response.
 struct Case {
     what: &'static str,
     headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
     status: u16,
-    rule: &'static str,
+    reason: &'static str,
     field: Option<&'static str>,
 }
 
-fn case(what: &'static str, body: impl Into<Vec<u8>>, status: u16, rule: &'static str) -> Case {
-    Case { what, headers: vec![JSON], body: body.into(), status, rule, field: None }
+fn case(what: &'static str, body: impl Into<Vec<u8>>, status: u16, reason: &'static str) -> Case {
+    Case { what, headers: vec![JSON], body: body.into(), status, reason, field: None }
 }
 
 fn malformed(what: &'static str, body: impl Into<Vec<u8>>) -> Case {
@@ -34,7 +34,7 @@ fn with(header: (&'static str, &'static str), case: Case) -> Case {
     Case { headers, ..case }
 }
 
-/// Bodies that are no JSON object.
+/// Bodies that are not JSON objects.
 fn broken() -> Vec<Case> {
     vec![
         malformed("nothing", ""),
@@ -83,7 +83,7 @@ fn broken() -> Vec<Case> {
     ]
 }
 
-/// Well-formed objects with a field that is wrong.
+/// Well-formed objects with an invalid field.
 fn wrong() -> Vec<Case> {
     let text = |length: usize| "ö".repeat(length);
     vec![
@@ -113,7 +113,7 @@ fn wrong() -> Vec<Case> {
         invalid("a field with a space", "name ", r#"{"name ":"X"}"#),
         invalid("a prototype", "__proto__", r#"{"__proto__":{"name":"X"},"name":"X"}"#),
         invalid("an accepted_at", "accepted_at", r#"{"name":"X","accepted_at":"2026-11-21T12:00:00Z"}"#),
-        invalid("a door", "door", r#"{"name":"X","door":"import"}"#),
+        invalid("a producer", "producer", r#"{"name":"X","producer":"import"}"#),
         invalid("an album of 201 characters", "album", format!(r#"{{"name":"X","album":"{}"}}"#, text(201))),
         invalid("an album that is a number", "album", r#"{"name":"X","album":4}"#),
         invalid("an album with a control character", "album", r#"{"name":"X","album":"The\u0007Wall"}"#),
@@ -172,7 +172,7 @@ fn against_the_rules() -> Vec<Case> {
     ]
 }
 
-/// Requests that are wrong before their body is looked at.
+/// Requests that are refused before their body is parsed.
 fn unreadable() -> Vec<Case> {
     let vote = || r#"{"name":"X"}"#;
     let typed = |what, media_type| Case {
@@ -195,14 +195,14 @@ fn unreadable() -> Vec<Case> {
         typed("JSON in another charset", "application/json; charset=utf-16"),
         encoded("gzip", "gzip"),
         encoded("several encodings", "identity, br"),
-        encoded("an encoding nobody knows", "rot13"),
+        encoded("an unknown encoding", "rot13"),
         case("20 KiB", format!(r#"{{"name":"{}"}}"#, "x".repeat(20 * 1024)), 413, "too-large"),
         case("one byte too many", format!(r#"{{"name":"X"}}{}"#, " ".repeat(16 * 1024 - 11)), 413, "too-large"),
         case("1 MB of nothing", " ".repeat(1_000_000), 413, "too-large"),
     ]
 }
 
-/// Bad `Idempotency-Key` headers.
+/// Invalid `Idempotency-Key` headers.
 fn bad_keys() -> Vec<Case> {
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let key = |what, key| with(("Idempotency-Key", key), invalid(what, "Idempotency-Key", r#"{"name":"X"}"#));
@@ -217,16 +217,16 @@ fn bad_keys() -> Vec<Case> {
     ]
 }
 
-fn check(what: &str, answer: &Answer, status: u16, rule: &str, field: Option<&str>) {
-    assert_eq!(answer.status, status, "{what}: {answer:?}");
-    assert_eq!(answer.headers["content-type"], "application/problem+json", "{what}");
-    let problem = answer.json();
+fn check(what: &str, response: &Response, status: u16, reason: &str, field: Option<&str>) {
+    assert_eq!(response.status, status, "{what}: {response:?}");
+    assert_eq!(response.headers["content-type"], "application/problem+json", "{what}");
+    let problem = response.json();
     assert_eq!(problem["status"], status, "{what}");
-    check_problem(what, &problem, rule, field);
+    check_problem(what, &problem, reason, field);
 }
 
-fn check_problem(what: &str, problem: &Value, rule: &str, field: Option<&str>) {
-    assert_eq!(slug(problem), rule, "{what}: {problem}");
+fn check_problem(what: &str, problem: &Value, reason: &str, field: Option<&str>) {
+    assert_eq!(slug(problem), reason, "{what}: {problem}");
     assert!(!problem["title"].as_str().unwrap().is_empty(), "{what}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.len() > 10, "{what}: {detail}");
@@ -236,57 +236,57 @@ fn check_problem(what: &str, problem: &Value, rule: &str, field: Option<&str>) {
 
 #[tokio::test]
 async fn each_hostile_vote_gets_its_problem_and_nothing_is_published() {
-    let door = TestDoor::open().await;
+    let producer = TestProducer::open().await;
     let cases = [broken(), wrong(), against_the_rules(), unreadable(), bad_keys()].concat_cases();
     assert!(cases.len() >= 60, "{}", cases.len());
-    for Case { what, headers, body, status, rule, field } in cases {
-        let answer = door.post("/v1/votes", &headers, &body).await;
-        check(what, &answer, status, rule, field);
+    for Case { what, headers, body, status, reason, field } in cases {
+        let response = producer.post("/v1/votes", &headers, &body).await;
+        check(what, &response, status, reason, field);
     }
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
 async fn each_hostile_vote_of_a_batch_gets_its_problem_and_the_others_are_cast() {
-    let door = TestDoor::open().await;
+    let producer = TestProducer::open().await;
     let cases = [wrong(), against_the_rules()].concat_cases();
     let good: &[u8] = br#"{"name":"Good"}"#;
     let bodies: Vec<&[u8]> = cases.iter().flat_map(|case| [case.body.as_slice(), good]).collect();
     let array = [b"[", bodies.join(&b','.to_owned()).as_slice(), b"]"].concat();
     let lines = bodies.join(&b'\n'.to_owned());
     for (header, body) in [(JSON, array), (NDJSON, lines)] {
-        let answer = door.post("/v1/votes/batch", &[header], &body).await;
-        let items = answer.items();
+        let response = producer.post("/v1/votes/batch", &[header], &body).await;
+        let items = response.items();
         assert_eq!(items.len(), cases.len() * 2);
         for (case, pair) in cases.iter().zip(items.chunks(2)) {
-            check_problem(case.what, &pair[0], case.rule, case.field);
+            check_problem(case.what, &pair[0], case.reason, case.field);
             assert_eq!(pair[0]["status"], case.status);
             assert!(pair[1]["offset"].is_u64(), "after {}: {}", case.what, pair[1]);
         }
     }
-    let log = door.log.log();
+    let log = producer.log.log();
     assert_eq!(log.len(), cases.len() * 2);
     assert!(log.iter().all(|vote| vote.name == "Good"));
 }
 
 #[tokio::test]
 async fn each_hostile_line_gets_its_problem_and_the_others_are_cast() {
-    let door = TestDoor::open().await;
+    let producer = TestProducer::open().await;
     let is_line = |case: &Case| !case.body.contains(&b'\n') && !case.body.trim_ascii().is_empty();
     let cases: Vec<_> = broken().into_iter().filter(is_line).collect();
     let good: &[u8] = br#"{"name":"Good"}"#;
     let lines: Vec<&[u8]> = cases.iter().flat_map(|case| [case.body.as_slice(), good]).collect();
-    let answer = door.post("/v1/votes/batch", &[NDJSON], &lines.join(&b'\n'.to_owned())).await;
-    for (case, pair) in cases.iter().zip(answer.items().chunks(2)) {
-        check_problem(case.what, &pair[0], case.rule, case.field);
+    let response = producer.post("/v1/votes/batch", &[NDJSON], &lines.join(&b'\n'.to_owned())).await;
+    for (case, pair) in cases.iter().zip(response.items().chunks(2)) {
+        check_problem(case.what, &pair[0], case.reason, case.field);
         assert!(pair[1]["offset"].is_u64(), "after {}: {}", case.what, pair[1]);
     }
-    assert_eq!(door.log.log().len(), cases.len());
+    assert_eq!(producer.log.log().len(), cases.len());
 }
 
 #[tokio::test]
 async fn each_hostile_batch_gets_its_problem_and_nothing_is_published() {
-    let door = TestDoor::open().await;
+    let producer = TestProducer::open().await;
     let typed = |what, media_type| Case {
         headers: vec![("Content-Type", media_type)],
         ..case(what, "[]", 415, "unsupported-media-type")
@@ -322,103 +322,103 @@ async fn each_hostile_batch_gets_its_problem_and_nothing_is_published() {
         with(("Content-Encoding", "gzip"), case("gzip", "[]", 415, "unsupported-media-type")),
         with(("Idempotency-Key", "k"), keyed),
     ];
-    for Case { what, headers, body, status, rule, field } in cases {
-        let answer = door.post("/v1/votes/batch", &headers, &body).await;
-        check(what, &answer, status, rule, field);
+    for Case { what, headers, body, status, reason, field } in cases {
+        let response = producer.post("/v1/votes/batch", &headers, &body).await;
+        check(what, &response, status, reason, field);
     }
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
-/// Short, so that a test is.
-const SHORT: Patience = Patience { vote: Duration::from_millis(200), batch: Duration::from_millis(600) };
+/// Timeouts for fast tests.
+const SHORT: BodyTimeouts = BodyTimeouts { vote: Duration::from_millis(200), batch: Duration::from_millis(600) };
 
 #[tokio::test]
-async fn a_slow_vote_is_not_waited_for() {
-    let door = TestDoor::open_with(SHORT).await;
+async fn a_slow_vote_is_refused() {
+    let producer = TestProducer::open_with(SHORT).await;
     for begin in ["", "{", "{\"name\":\"Pink Floyd\"", "{\"name\":\"Pink Floyd\",\"album\":\"The Wall\"}"] {
-        let mut client = door.connect().await;
+        let mut client = producer.connect().await;
         client.head("/v1/votes", &[JSON], 100).await;
         client.send(begin.as_bytes()).await;
-        check(begin, &client.answer().await, 408, "slow-body", None);
+        check(begin, &client.response().await, 408, "slow-body", None);
     }
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
-async fn a_slow_batch_is_not_waited_for() {
-    let door = TestDoor::open_with(SHORT).await;
-    let mut client = door.connect().await;
+async fn a_slow_batch_is_refused() {
+    let producer = TestProducer::open_with(SHORT).await;
+    let mut client = producer.connect().await;
     client.head("/v1/votes/batch", &[JSON], 100).await;
-    check("nothing", &client.answer().await, 408, "slow-body", None);
-    let mut client = door.connect().await;
+    check("nothing", &client.response().await, 408, "slow-body", None);
+    let mut client = producer.connect().await;
     client.head("/v1/votes/batch", &[JSON], 100).await;
     client.send(b"[  ").await;
-    check("no vote", &client.answer().await, 408, "slow-body", None);
-    let mut client = door.connect().await;
+    check("no vote", &client.response().await, 408, "slow-body", None);
+    let mut client = producer.connect().await;
     client.head("/v1/votes/batch", &[JSON], 100).await;
     client.send(br#"[{"name":"A"}, {"name"#).await;
-    let answer = client.answer().await;
-    assert_eq!(answer.status, 200);
-    check_problem("after a vote", &answer.items()[1], "slow-body", None);
+    let response = client.response().await;
+    assert_eq!(response.status, 200);
+    check_problem("after a vote", &response.items()[1], "slow-body", None);
 }
 
 #[tokio::test]
-async fn a_batch_that_drips_ends_too() {
-    let door = TestDoor::open_with(SHORT).await;
-    let mut client = door.connect().await;
+async fn a_batch_that_arrives_byte_by_byte_is_refused() {
+    let producer = TestProducer::open_with(SHORT).await;
+    let mut client = producer.connect().await;
     client.head("/v1/votes/batch", &[NDJSON], 1_000_000).await;
-    let mut answer = None;
-    while answer.is_none() {
+    let mut response = None;
+    while response.is_none() {
         client.try_send(b"\n").await;
-        answer = tokio::time::timeout(Duration::from_millis(20), client.answer()).await.ok();
+        response = tokio::time::timeout(Duration::from_millis(20), client.response()).await.ok();
     }
-    check("drops", &answer.unwrap(), 408, "slow-body", None);
+    check("byte by byte", &response.unwrap(), 408, "slow-body", None);
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_publishes_nothing_that_is_unfinished() {
-    let door = TestDoor::open().await;
+async fn the_unfinished_vote_of_an_incomplete_body_is_not_published() {
+    let producer = TestProducer::open().await;
     for (path, header, begin) in [
         ("/v1/votes", JSON, r#"{"name":"Pink Floyd"}"#),
         ("/v1/votes/batch", JSON, r#"[{"name":"Pink Floyd"#),
         ("/v1/votes/batch", NDJSON, r#"{"name":"Pink Floyd"}"#),
     ] {
-        let mut client = door.connect().await;
+        let mut client = producer.connect().await;
         client.head(path, &[header], 1_000).await;
         client.send(begin.as_bytes()).await;
         client.close_sending().await;
-        check(begin, &client.answer().await, 400, "malformed-body", None);
+        check(begin, &client.response().await, 400, "malformed-body", None);
     }
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
 async fn a_broken_transfer_encoding_publishes_nothing() {
-    let door = TestDoor::open().await;
-    let head =
-        "POST /v1/votes HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut client = door.connect().await;
+    let producer = TestProducer::open().await;
+    let head = "POST /v1/votes HTTP/1.1\r\nHost: producer\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = producer.connect().await;
     client.send(format!("{head}14\r\n{{\"name\":\"Pink Floyd\"\r\nxyz\r\n").as_bytes()).await;
-    check("chunked", &client.answer().await, 400, "malformed-body", None);
-    assert_eq!(door.log.log(), []);
+    check("chunked", &client.response().await, 400, "malformed-body", None);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
-async fn a_header_that_is_no_utf_8_is_refused_and_not_overlooked() {
-    let door = TestDoor::open().await;
-    let mut client = door.connect().await;
-    let head = b"POST /v1/votes HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\nIdempotency-Key: \xff\r\n";
+async fn a_header_that_is_not_utf_8_is_refused_and_not_ignored() {
+    let producer = TestProducer::open().await;
+    let mut client = producer.connect().await;
+    let head =
+        b"POST /v1/votes HTTP/1.1\r\nHost: producer\r\nContent-Type: application/json\r\nIdempotency-Key: \xff\r\n";
     client.send(&[head.as_slice(), b"Content-Length: 12\r\n\r\n{\"name\":\"X\"}"].concat()).await;
-    let answer = client.answer().await;
-    assert_eq!((answer.status, &answer.json()["status"]), (400, &400.into()), "{answer:?}");
-    assert!(answer.json()["detail"].as_str().unwrap().contains("idempotency-key"));
-    assert!(answer.headers.contains_key("x-request-id"));
-    assert_eq!(door.log.log(), []);
+    let response = client.response().await;
+    assert_eq!((response.status, &response.json()["status"]), (400, &400.into()), "{response:?}");
+    assert!(response.json()["detail"].as_str().unwrap().contains("idempotency-key"));
+    assert!(response.headers.contains_key("x-request-id"));
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
-async fn a_head_that_is_no_http_is_refused() {
-    let door = TestDoor::open().await;
+async fn a_head_that_is_not_http_is_refused() {
+    let producer = TestProducer::open().await;
     let many = (0..200).fold(String::new(), |headers, n| headers + &format!("X-{n}: x\r\n"));
     let long = format!("X-Long: {}\r\n", "x".repeat(1_000_000));
     for head in [
@@ -432,17 +432,17 @@ async fn a_head_that_is_no_http_is_refused() {
         &format!("POST /v1/votes HTTP/1.1\r\n{long}\r\n"),
         &format!("POST /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000)),
     ] {
-        let mut client = door.connect().await;
+        let mut client = producer.connect().await;
         client.try_send(head.as_bytes()).await;
-        let answer = client.answer().await;
-        assert!((400..500).contains(&answer.status), "{head:.60}: {answer:?}");
+        let response = client.response().await;
+        assert!((400..500).contains(&response.status), "{head:.60}: {response:?}");
     }
-    assert_eq!(door.log.log(), []);
+    assert_eq!(producer.log.log(), []);
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_problems_too() {
-    let door = TestDoor::open().await;
+async fn other_paths_and_methods_return_problems() {
+    let producer = TestProducer::open().await;
     for (request, status) in [
         ("GET /v1/votes HTTP/1.1", 405),
         ("PUT /v1/votes HTTP/1.1", 405),
@@ -454,12 +454,12 @@ async fn other_paths_and_methods_are_problems_too() {
         ("GET /../../etc/passwd HTTP/1.1", 404),
         ("BREW /v1/votes HTTP/1.1", 400),
     ] {
-        let mut client = door.connect().await;
-        client.send(format!("{request}\r\nHost: door\r\nContent-Length: 0\r\n\r\n").as_bytes()).await;
-        let answer = client.answer().await;
-        assert_eq!(answer.status, status, "{request}: {answer:?}");
-        assert_eq!(answer.json()["status"], status, "{request}");
-        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{request}");
+        let mut client = producer.connect().await;
+        client.send(format!("{request}\r\nHost: producer\r\nContent-Length: 0\r\n\r\n").as_bytes()).await;
+        let response = client.response().await;
+        assert_eq!(response.status, status, "{request}: {response:?}");
+        assert_eq!(response.json()["status"], status, "{request}");
+        assert_eq!(response.headers.contains_key("allow"), status == 405, "{request}");
     }
 }
 

@@ -2,18 +2,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::client::{TestDoor, slug};
+use crate::client::{TestProducer, slug};
 
-async fn document(door: &TestDoor) -> Value {
-    let mut client = door.connect().await;
-    client.send(b"GET /openapi.json HTTP/1.1\r\nHost: door\r\n\r\n").await;
-    client.answer().await.json()
+async fn document(producer: &TestProducer) -> Value {
+    let mut client = producer.connect().await;
+    client.send(b"GET /openapi.json HTTP/1.1\r\nHost: producer\r\n\r\n").await;
+    client.response().await.json()
 }
 
 #[tokio::test]
-async fn the_document_is_openapi_3_1_and_every_reference_in_it_leads_somewhere() {
-    let door = TestDoor::open().await;
-    let document = document(&door).await;
+async fn the_document_is_openapi_3_1_and_every_reference_in_it_is_valid() {
+    let producer = TestProducer::open().await;
+    let document = document(&producer).await;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     let text = document.to_string();
     let references: BTreeSet<_> = text.split("\"#").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
@@ -24,35 +24,35 @@ async fn the_document_is_openapi_3_1_and_every_reference_in_it_leads_somewhere()
 }
 
 #[tokio::test]
-async fn the_schema_of_a_vote_has_the_fields_that_the_door_reads() {
-    let door = TestDoor::open().await;
-    let schema = document(&door).await["components"]["schemas"]["Vote"].clone();
+async fn the_schema_of_a_vote_has_the_fields_that_the_producer_reads() {
+    let producer = TestProducer::open().await;
+    let schema = document(&producer).await["components"]["schemas"]["Vote"].clone();
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["required"], serde_json::json!(["name"]));
-    let unknown = door.vote(r#"{"no such field":1}"#).await.json()["detail"].as_str().unwrap().to_owned();
+    let unknown = producer.vote(r#"{"no such field":1}"#).await.json()["detail"].as_str().unwrap().to_owned();
     let known: BTreeSet<_> = unknown.rsplit("a vote has ").next().unwrap().split(", ").collect();
     let documented: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(known, documented);
-    assert_eq!(door.vote(&schema["example"].to_string()).await.status, 202);
+    assert_eq!(producer.vote(&schema["example"].to_string()).await.status, 202);
 }
 
 #[tokio::test]
-async fn the_schemas_of_answers_have_the_fields_that_are_answered() {
-    let door = TestDoor::open().await;
-    let schemas = document(&door).await["components"]["schemas"].clone();
+async fn the_schemas_of_responses_have_the_fields_of_responses() {
+    let producer = TestProducer::open().await;
+    let schemas = document(&producer).await["components"]["schemas"].clone();
     let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    let receipt = door.vote(r#"{"name":"X"}"#).await.json();
+    let receipt = producer.vote(r#"{"name":"X"}"#).await.json();
     assert_eq!(fields(&receipt), fields(&schemas["Receipt"]["properties"]));
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-    let problem = door.vote(&format!(r#"{{"name":"","vote_id":"{id}"}}"#)).await.json();
+    let problem = producer.vote(&format!(r#"{{"name":"","vote_id":"{id}"}}"#)).await.json();
     assert_eq!(slug(&problem), "invalid-field");
     assert_eq!(fields(&problem), fields(&schemas["Problem"]["properties"]));
 }
 
 #[tokio::test]
-async fn each_answer_is_documented_with_its_headers() {
-    let door = TestDoor::open().await;
-    let document = document(&door).await;
+async fn each_response_is_documented_with_its_headers() {
+    let producer = TestProducer::open().await;
+    let document = document(&producer).await;
     for (path, statuses) in [
         ("/v1/votes", vec!["202", "400", "403", "404", "408", "413", "415", "422", "503"]),
         ("/v1/votes/batch", vec!["200", "400", "408", "415", "422", "503"]),

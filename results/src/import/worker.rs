@@ -1,49 +1,56 @@
-//! Loads chunks, one at a time.
+//! The worker loads chunks, one at a time.
 
 use std::time::Duration;
 
 use metrics::{counter, describe_counter};
+use query::{
+    Dataset, DatasetRow,
+    import::{Chunk, CsvRow, Import, ImportState, Loaded, Target, VoteMapper, read_rows},
+};
 use tokio::time::sleep;
-use votes::{
-    Casting, Dataset, DatasetRow, Reason, Refusal, StoreError, UnixMillis, VoteRequest,
-    import::{Ballots, Chunk, CsvRow, Import, ImportState, Loaded, Target, rows},
+use votes::{PendingReceipt, Reason, Refusal, StoreError, UnixMillis, VoteRequest};
+
+use super::{
+    backoff::Backoff,
+    importer::{Importer, object_name},
 };
 
-use super::{Importer, Patience, object};
+/// The maximum number of rows that are loaded at a time.
+const MAX_BATCH_ROWS: usize = 1_000;
 
-/// The most rows that are loaded at a time, and about the most bytes of them.
-const ROWS: usize = 1_000;
-const BYTES: usize = 1 << 20;
+/// The size of the rows that are loaded at a time, in bytes of their text. The row that reaches this size is the last.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// How long is waited for room in the queue before the log.
-const FULL: Duration = Duration::from_millis(50);
+/// The delay before a vote is submitted again if the queue of the vote log is full.
+const QUEUE_FULL_DELAY: Duration = Duration::from_millis(50);
 
-pub(super) fn describe_metrics() {
+fn describe_metrics() {
     describe_counter!("ovation_import_chunks_total", "Chunks of imported files that this process has loaded");
     describe_counter!(
         "ovation_import_rows_total",
-        "Rows of imported files that this process has loaded, by what became of them"
+        "Rows of imported files that this process has processed, by outcome"
     );
 }
 
 impl Importer {
-    /// Loads chunks until it is dropped. A chunk that is being loaded then is loaded again by somebody.
-    pub(crate) async fn work(self) {
-        let mut patience = Patience::default();
+    /// Loads chunks. Never returns. If the future is dropped, another worker loads the current chunk again.
+    pub(crate) async fn run_worker(self) {
+        describe_metrics();
+        let mut backoff = Backoff::default();
         loop {
-            let worked = async {
+            let load_next = async {
                 let chunk = self.0.stores.chunks.next().await?;
                 self.load(&chunk).await?;
-                self.0.stores.chunks.settle().await
+                self.0.stores.chunks.acknowledge().await
             };
-            match worked.await {
-                Ok(()) => patience.restore(),
-                Err(error) => patience.wait(&error).await,
+            match load_next.await {
+                Ok(()) => backoff.reset(),
+                Err(error) => backoff.wait(&error).await,
             }
         }
     }
 
-    /// Loads a chunk, unless that is done.
+    /// Loads a chunk, unless the chunk is done already.
     async fn load(&self, chunk: &Chunk) -> Result<(), StoreError> {
         let imports = &self.0.stores.imports;
         if imports.is_done(chunk).await? {
@@ -53,24 +60,24 @@ impl Importer {
         if import.state != ImportState::Loading {
             return Ok(());
         }
-        let Some(bytes) = self.0.stores.objects.read(&object(import.id), chunk.bytes.clone()).await? else {
-            return self.give_up(&import, "its file is not in the object store any more").await;
+        let Some(bytes) = self.0.stores.objects.read(&object_name(import.id), chunk.bytes.clone()).await? else {
+            return self.fail(&import, "the file is no longer in the object store").await;
         };
-        let rows = rows(chunk, &bytes, import.contents.columns.len());
+        let rows = read_rows(chunk, &bytes, import.contents.columns.len());
         let loaded = match &import.target {
             Target::Dataset { dataset, generation } => {
                 self.load_rows(&import.contents.dataset(dataset, *generation), rows).await?
             }
-            Target::Votes { contest } => match Ballots::new(&import.contents, contest.clone()) {
-                Ok(ballots) => Some(self.cast(&ballots, rows).await?),
-                Err(refusal) => return self.give_up(&import, &refusal.detail).await,
+            Target::Votes { contest } => match VoteMapper::new(&import.contents, contest.clone()) {
+                Ok(mapper) => Some(self.cast_rows(&mapper, rows).await?),
+                Err(refusal) => return self.fail(&import, &refusal.detail).await,
             },
         };
         let Some(loaded) = loaded else {
-            return self.give_up(&import, "its dataset was removed").await;
+            return self.fail(&import, "the dataset was removed").await;
         };
         let now = UnixMillis::now();
-        imports.done(chunk, now, &loaded).await?;
+        imports.record_done(chunk, now, &loaded).await?;
         self.loaded_at().insert(import.id, now);
         counter!("ovation_import_chunks_total").increment(1);
         counter!("ovation_import_rows_total", "outcome" => "loaded").increment(loaded.rows);
@@ -79,19 +86,20 @@ impl Importer {
         Ok(())
     }
 
-    async fn give_up(&self, import: &Import, problem: &str) -> Result<(), StoreError> {
-        tracing::warn!(import = %import.id, problem, "an import is given up");
+    /// Ends an import as failed.
+    async fn fail(&self, import: &Import, problem: &str) -> Result<(), StoreError> {
+        tracing::warn!(import = %import.id, problem, "an import failed");
         self.0.stores.imports.end(import.id, &ImportState::Failed { problem: problem.to_owned() }).await
     }
 
-    /// Loads rows of a dataset. `None` if that is not there any more.
+    /// Loads rows of a dataset. Returns `None` if the dataset was removed.
     async fn load_rows(
         &self,
         dataset: &Dataset,
         rows: impl Iterator<Item = CsvRow>,
     ) -> Result<Option<Loaded>, StoreError> {
         let mut loaded = Loaded::default();
-        let (mut batch, mut bytes) = (Vec::with_capacity(ROWS), 0);
+        let (mut batch, mut bytes) = (Vec::with_capacity(MAX_BATCH_ROWS), 0);
         let mut rows = rows.peekable();
         while let Some(CsvRow { number, line, cells }) = rows.next() {
             match cells {
@@ -99,9 +107,9 @@ impl Importer {
                     bytes += cells.iter().map(String::len).sum::<usize>();
                     batch.push(DatasetRow { number, cells });
                 }
-                Err(problem) => loaded.refuse(line, problem),
+                Err(problem) => loaded.add_bad_row(line, problem),
             }
-            if batch.len() == ROWS || bytes >= BYTES || rows.peek().is_none() {
+            if batch.len() == MAX_BATCH_ROWS || bytes >= MAX_BATCH_BYTES || rows.peek().is_none() {
                 let count = batch.len() as u64;
                 if !self.0.datasets.load(dataset, std::mem::take(&mut batch)).await? {
                     return Ok(None);
@@ -116,25 +124,25 @@ impl Importer {
     /// Casts rows as votes.
     ///
     /// # Errors
-    /// If the log is away. Casting them again is safe, as each has its id.
-    async fn cast(&self, ballots: &Ballots, rows: impl Iterator<Item = CsvRow>) -> Result<Loaded, StoreError> {
+    /// If the vote log is unavailable. It is safe to cast the rows again, because each vote has an id.
+    async fn cast_rows(&self, mapper: &VoteMapper, rows: impl Iterator<Item = CsvRow>) -> Result<Loaded, StoreError> {
         let mut loaded = Loaded::default();
-        let mut under_way = Vec::with_capacity(ROWS);
+        let mut in_flight = Vec::with_capacity(MAX_BATCH_ROWS);
         let mut rows = rows.peekable();
         while let Some(row) = rows.next() {
             let line = row.line;
-            match ballots.vote(row) {
+            match mapper.vote(row) {
                 Ok(request) => match self.submit(request).await {
-                    Ok(casting) => under_way.push((line, casting)),
-                    Err(refusal) => refuse(&mut loaded, line, refusal)?,
+                    Ok(pending) => in_flight.push((line, pending)),
+                    Err(refusal) => add_refused(&mut loaded, line, refusal)?,
                 },
-                Err(problem) => loaded.refuse(line, problem),
+                Err(problem) => loaded.add_bad_row(line, problem),
             }
-            if under_way.len() == ROWS || rows.peek().is_none() {
-                for (line, casting) in under_way.drain(..) {
-                    match casting.await {
+            if in_flight.len() == MAX_BATCH_ROWS || rows.peek().is_none() {
+                for (line, pending) in in_flight.drain(..) {
+                    match pending.await {
                         Ok(_) => loaded.rows += 1,
-                        Err(refusal) => refuse(&mut loaded, line, refusal)?,
+                        Err(refusal) => add_refused(&mut loaded, line, refusal)?,
                     }
                 }
             }
@@ -142,22 +150,22 @@ impl Importer {
         Ok(loaded)
     }
 
-    /// Hands a vote over, once there is room for it.
-    async fn submit(&self, request: VoteRequest) -> Result<Casting, Refusal> {
+    /// Submits a vote to the ingest. While the queue of the vote log is full, waits and submits the vote again.
+    async fn submit(&self, request: VoteRequest) -> Result<PendingReceipt, Refusal> {
         loop {
-            match self.0.door.submit(request.clone()).casting {
-                Err(refusal) if refusal.reason == Reason::QueueFull => sleep(FULL).await,
-                casting => return casting,
+            match self.0.ingest.submit(request.clone()).pending {
+                Err(refusal) if refusal.reason == Reason::QueueFull => sleep(QUEUE_FULL_DELAY).await,
+                pending => return pending,
             }
         }
     }
 }
 
-/// A row that the door refuses is bad, unless another time will do.
-fn refuse(loaded: &mut Loaded, line: u64, refusal: Refusal) -> Result<(), StoreError> {
+/// Adds a refused vote to `loaded` as a bad row. Returns an error if the vote can be cast later.
+fn add_refused(loaded: &mut Loaded, line: u64, refusal: Refusal) -> Result<(), StoreError> {
     if refusal.reason.is_retryable() {
         return Err(StoreError::new("vote log", refusal.detail));
     }
-    loaded.refuse(line, refusal.detail);
+    loaded.add_bad_row(line, refusal.detail);
     Ok(())
 }

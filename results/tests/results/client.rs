@@ -16,16 +16,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::server::{Server, soon};
+use crate::server::{Server, with_timeout};
 
-/// An answer that was read to its end.
-pub(crate) struct Answer {
+/// A response that was read to its end.
+pub(crate) struct FullResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl FullResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -35,12 +35,12 @@ impl Answer {
     }
 }
 
-/// Sends a GET on a connection of its own.
+/// Sends a GET request on a new connection.
 async fn send(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (Response<Incoming>, JoinHandle<()>) {
-    send_by("GET", address, path, headers).await
+    send_with_method("GET", address, path, headers).await
 }
 
-async fn send_by(
+async fn send_with_method(
     method: &str,
     address: SocketAddr,
     path: &str,
@@ -57,49 +57,49 @@ async fn send_by(
 }
 
 impl Server {
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> FullResponse {
         self.get_with(path, &[]).await
     }
 
-    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.ask("GET", path, headers).await
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> FullResponse {
+        self.request("GET", path, headers).await
     }
 
     /// Sends a request without a body.
-    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-        soon(async {
-            let (response, _) = send_by(method, self.http, path, headers).await;
+    pub(crate) async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> FullResponse {
+        with_timeout(async {
+            let (response, _) = send_with_method(method, self.http, path, headers).await;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+            FullResponse { status: parts.status.as_u16(), headers: parts.headers, body }
         })
         .await
     }
 
-    /// Sends a request target exactly as it is, and returns the whole answer as text.
+    /// Sends a request target exactly as it is, and returns the whole response as text.
     pub(crate) async fn get_raw(&self, target: &str) -> String {
-        soon(async {
+        with_timeout(async {
             let mut stream = TcpStream::connect(self.http).await.unwrap();
             let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await.unwrap();
+            response
         })
         .await
     }
 
-    /// Opens the stream of a contest.
+    /// Opens the stream of a contest's tally.
     pub(crate) async fn watch(&self, contest: &str) -> Events {
-        soon(Events::open(self.http, &format!("/v1/contests/{contest}/tally/stream"))).await
+        with_timeout(Events::open(self.http, &format!("/v1/contests/{contest}/tally/stream"))).await
     }
 }
 
-/// A stream of server-sent events. What is not asked for stays in the socket.
+/// A stream of server-sent events. Events stay in the socket until they are read.
 pub(crate) struct Events {
     response: Response<Incoming>,
     read: Vec<u8>,
-    /// How much of it has no end of an event.
+    /// The number of bytes of `read` in which no event ends.
     searched: usize,
     connection: JoinHandle<()>,
 }
@@ -140,7 +140,7 @@ impl Events {
         self.response.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The next event or comment; `None` at the end.
+    /// Returns the next event or comment, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.read[self.searched..].windows(2).position(|bytes| bytes == b"\n\n") {
@@ -149,24 +149,24 @@ impl Events {
                 return Some(parse(str::from_utf8(&block).unwrap()));
             }
             self.searched = self.read.len().saturating_sub(1);
-            match soon(self.response.body_mut().frame()).await {
+            match with_timeout(self.response.body_mut().frame()).await {
                 Some(Ok(frame)) => self.read.extend_from_slice(&frame.into_data().unwrap()),
                 _ => return None,
             }
         }
     }
 
-    /// The next tally, past heartbeats and comments.
+    /// Returns the next tally. Skips heartbeats and comments.
     pub(crate) async fn tally(&mut self) -> Value {
-        soon(self.find(|event| event.kind == "tally")).await.tally()
+        with_timeout(self.find(|event| event.kind == "tally")).await.tally()
     }
 
-    /// The next tally of which something is true.
+    /// Returns the next tally for which the condition is true.
     pub(crate) async fn tally_where(&mut self, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        soon(self.find(|event| event.kind == "tally" && is_wanted(&event.tally()))).await.tally()
+        with_timeout(self.find(|event| event.kind == "tally" && is_wanted(&event.tally()))).await.tally()
     }
 
-    /// The next event of which something is true.
+    /// Returns the next event for which the condition is true.
     pub(crate) async fn find(&mut self, is_wanted: impl Fn(&Event) -> bool) -> Event {
         loop {
             let event = self.next().await.expect("the stream ended");

@@ -1,8 +1,9 @@
-//! `ovation.v1.ResultsService`.
+//! The gRPC service `ovation.v1.ResultsService`.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use proto::v1::{BandTally, GetTallyRequest, WatchTallyRequest, results_service_client::ResultsServiceClient};
+use proto::v1::{BandTally, GetTallyRequest, WatchTallyRequest};
+use proto_grpc::v1::results_service_client::ResultsServiceClient;
 use results::Limits;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -10,12 +11,12 @@ use votes::UnixMillis;
 
 use crate::{
     memory::vote_for,
-    server::{Server, soon, start, start_with},
+    server::{Server, start, start_with, with_timeout},
 };
 
 async fn channel(server: &Server) -> Channel {
     let endpoint = Channel::from_shared(format!("http://{}", server.grpc)).unwrap();
-    soon(endpoint.connect()).await.unwrap()
+    with_timeout(endpoint.connect()).await.unwrap()
 }
 
 async fn connect(server: &Server) -> ResultsServiceClient<Channel> {
@@ -31,7 +32,7 @@ fn watch_of(contest: &str) -> WatchTallyRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tally_is_the_one_that_http_shows() {
+async fn a_tally_equals_the_tally_over_http() {
     let server = start().await;
     let version = server.memory.count(&["Queen", "Björk", "Queen", "Queen"]);
     for contest in ["", "bands"] {
@@ -39,17 +40,17 @@ async fn a_tally_is_the_one_that_http_shows() {
         assert_eq!((tally.contest.as_str(), tally.total, tally.version), ("bands", 4, version));
         let band = |name: &str, votes, share| BandTally { name: name.into(), votes, share };
         assert_eq!(tally.bands, [band("Queen", 3, 0.75), band("Björk", 1, 0.25)]);
-        assert_eq!((tally.other_bands, tally.other_votes, tally.doors["rest"]), (0, 0, 4));
+        assert_eq!((tally.other_bands, tally.other_votes, tally.producers["rest"]), (0, 0, 4));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watching_begins_with_the_tally_and_goes_on_with_changes_of_the_contest() {
+async fn watching_begins_with_the_tally_and_continues_with_changes_of_the_contest() {
     let server = start().await;
     let mut client = connect(&server).await;
     let mut watching = client.watch_tally(watch_of("quiet")).await.unwrap().into_inner();
-    assert_eq!(soon(watching.message()).await.unwrap().unwrap().total, 0);
-    // Votes of another contest, and then one of this.
+    assert_eq!(with_timeout(watching.message()).await.unwrap().unwrap().total, 0);
+    // Votes of the other contest are counted first, and then a vote of this contest.
     let mut busy = server.watch("bands").await;
     for _ in 0..15 {
         let version = server.memory.count(&["Queen"]);
@@ -58,11 +59,11 @@ async fn watching_begins_with_the_tally_and_goes_on_with_changes_of_the_contest(
     let mut vote = vote_for("Silence");
     vote.contest = Some("quiet".into());
     server.memory.count_votes(vec![(vote, UnixMillis::now())]);
-    assert_eq!(soon(watching.message()).await.unwrap().unwrap().total, 1);
+    assert_eq!(with_timeout(watching.message()).await.unwrap().unwrap().total, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_watcher_skips_to_the_newest() {
+async fn a_slow_client_skips_to_the_newest_tally() {
     let server = start().await;
     server.memory.count(&["x"]);
     server.memory.padding.store(1_000_000, Ordering::Relaxed);
@@ -71,13 +72,13 @@ async fn a_slow_watcher_skips_to_the_newest() {
     let mut newest = 0;
     for _ in 0..20 {
         newest = server.memory.count(&["x"]);
-        while soon(fast.message()).await.unwrap().unwrap().version < newest {}
+        while with_timeout(fast.message()).await.unwrap().unwrap().version < newest {}
     }
-    let mut heard = 1;
-    while soon(slow.message()).await.unwrap().unwrap().version < newest {
-        heard += 1;
+    let mut received = 1;
+    while with_timeout(slow.message()).await.unwrap().unwrap().version < newest {
+        received += 1;
     }
-    assert!(heard <= 8, "a slow watcher heard {heard} of 21");
+    assert!(received <= 8, "a slow client received {received} of 21 messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +88,7 @@ async fn an_unknown_contest_is_not_found_and_a_wrong_name_is_an_invalid_argument
     let reason = |status: &Status| status.get_error_details().error_info().unwrap().reason.clone();
     let unknown = client.get_tally(tally_of("films")).await.unwrap_err();
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "UNKNOWN_CONTEST"));
-    assert!(unknown.message().contains("bands"), "{} names what there is", unknown.message());
+    assert!(unknown.message().contains("bands"), "{} names the contests", unknown.message());
     let unknown = client.watch_tally(watch_of("films")).await.unwrap_err();
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "UNKNOWN_CONTEST"));
     let wrong = client.get_tally(tally_of("No Slug")).await.unwrap_err();
@@ -97,13 +98,13 @@ async fn an_unknown_contest_is_not_found_and_a_wrong_name_is_an_invalid_argument
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_read_is_unavailable_with_a_time_to_retry() {
-    let server = start_with(Limits { patience: Duration::from_millis(100), ..Limits::default() }).await;
+async fn tallies_that_can_not_be_read_are_unavailable_with_a_retry_delay() {
+    let server = start_with(Limits { stale_after: Duration::from_millis(100), ..Limits::default() }).await;
     let mut client = connect(&server).await;
     let mut watching = client.watch_tally(watch_of("")).await.unwrap().into_inner();
-    soon(watching.message()).await.unwrap().unwrap();
+    with_timeout(watching.message()).await.unwrap().unwrap();
     server.memory.set_tallies_down(true);
-    let ended = soon(watching.message()).await.unwrap_err();
+    let ended = with_timeout(watching.message()).await.unwrap_err();
     let read = client.get_tally(tally_of("")).await.unwrap_err();
     let watched = client.watch_tally(watch_of("")).await.unwrap_err();
     for status in [ended, read, watched] {
@@ -116,7 +117,7 @@ async fn what_can_not_be_read_is_unavailable_with_a_time_to_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_of_both_protocols_share_their_places() {
+async fn streams_of_both_protocols_share_the_limit() {
     let server = start_with(Limits { streams: 1, ..Limits::default() }).await;
     let mut events = server.watch("bands").await;
     events.tally().await;
@@ -126,14 +127,14 @@ async fn streams_of_both_protocols_share_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_says_that_the_service_serves() {
+async fn health_reports_that_the_service_serves() {
     use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
     let server = start().await;
     let mut health = HealthClient::new(channel(&server).await);
     for service in ["", "ovation.v1.ResultsService"] {
-        let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
-        assert_eq!(answer.get_ref().status(), ServingStatus::Serving, "{service:?}");
+        let response = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
+        assert_eq!(response.get_ref().status(), ServingStatus::Serving, "{service:?}");
     }
 }
 
@@ -151,9 +152,9 @@ async fn reflection_names_the_service() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let requests = tonic::codegen::tokio_stream::once(request);
-    let mut answers = reflection.server_reflection_info(requests).await.unwrap().into_inner();
-    let answer = soon(answers.message()).await.unwrap().unwrap().message_response.unwrap();
-    let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let mut responses = reflection.server_reflection_info(requests).await.unwrap().into_inner();
+    let response = with_timeout(responses.message()).await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = response else { panic!("{response:?}") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert!(names.contains(&"ovation.v1.ResultsService"), "{names:?}");
 }

@@ -1,4 +1,4 @@
-//! Stores in memory: simple, but atomic, and with switches for what can go wrong.
+//! Stores in memory for tests. They are simple and atomic, and have switches for failures.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,24 +10,27 @@ use std::{
 };
 
 use async_trait::async_trait;
-use backends::{Reading, Stores};
+use query::{
+    CacheLookup, CachedResponse, Dataset, DatasetId, DatasetRow, Datasets, Evaluated, Found, Page, Query, QueryStore,
+    ResponseCache, Row, Table, Total, evaluate,
+};
 use results::Sources;
 use serde_json::json;
-use service::{Config, Health, health::Weight, token::ReadToken};
+use service::{Config, Health, health::Criticality, token::ReadToken};
+use stores::{QueryPorts, Stores};
 use tempfile::TempDir;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::sleep,
 };
 use votes::{
-    Added, AlbumVotes, Answers, Archive, Assignment, BandVotes, Batch, Bounds, ContestId, Contests, Counts, Dataset,
-    DatasetId, DatasetRow, Datasets, DeadLetter, Door, DoorKind, Facts, Found, KeptAnswer, LoggedVote, Lookup, Offset,
-    Others, Page, Partition, Place, RateWindow, Retention, Snapshot, Store, StoreError, Table, Tallies, Tally,
-    UnixMillis, Vote, VoteFeed, VoteRequest, VoterSecret, Window,
-    query::{Evaluated, Query, Row, Total, evaluate},
+    Added, AlbumVotes, Assignment, BandVotes, Batch, Bounds, ClearCondition, ContestId, Contests, Counts, DeadLetter,
+    DeadLetterReader, HealthDetails, Ingest, LogPosition, LogReader, LoggedVote, Offset, Others, Partition,
+    ProducerKind, RateWindow, Retention, Snapshot, Store, StoreError, Tallies, TalliesPosition, Tally, UnixMillis,
+    Vote, VoteRequest, VoterSecret, Window,
 };
 
-/// How many partitions the log has.
+/// The number of partitions of the log.
 pub(crate) const PARTITIONS: u16 = 3;
 
 /// All stores of a test.
@@ -35,29 +38,31 @@ pub(crate) struct Memory {
     data: Mutex<Data>,
     folder: TempDir,
     tallies: watch::Sender<State>,
-    /// Whether the archive fails.
-    pub(crate) book_is_down: AtomicBool,
-    /// Whether every question would have to look at too many votes.
-    pub(crate) book_is_large: AtomicBool,
-    /// Whether the place of kept answers fails.
-    pub(crate) answers_are_down: AtomicBool,
-    /// How many answers were kept.
-    pub(crate) kept: watch::Sender<usize>,
-    /// Questions to the book take one of these each, and wait while there is none.
-    pub(crate) book_gate: Semaphore,
-    /// How many questions have come to the book.
-    pub(crate) book_questions: watch::Sender<usize>,
+    /// Whether the query store fails.
+    pub(crate) query_store_is_down: AtomicBool,
+    /// Whether every query would examine too many votes.
+    pub(crate) query_store_is_large: AtomicBool,
+    /// Whether the response cache fails.
+    pub(crate) response_cache_is_down: AtomicBool,
+    /// The number of responses that were cached.
+    pub(crate) cached: watch::Sender<usize>,
+    /// Each call of the query store takes a permit. Without a permit, the call waits.
+    pub(crate) query_store_gate: Semaphore,
+    /// The number of calls of the query store.
+    pub(crate) query_store_calls: watch::Sender<usize>,
     /// Whether the log fails.
     pub(crate) log_is_down: AtomicBool,
-    /// How many bytes longer a tally shows each band's name: what a slow reader does not read then soon fills every buffer.
+    /// The number of bytes that are added to each band's name in a tally. With many bytes, the tallies that a slow
+    /// client does not read fill all buffers.
     pub(crate) padding: AtomicUsize,
-    /// How long reading a tally takes, in milliseconds.
-    pub(crate) reading_takes: AtomicU64,
-    /// When readings of a tally began and ended.
-    pub(crate) readings: Mutex<Vec<(Instant, Instant)>>,
-    /// How often albums, rates and votes were asked for.
-    pub(crate) questions: AtomicUsize,
-    asked: Notify,
+    /// The time that the read of a tally takes, in milliseconds.
+    pub(crate) read_delay_ms: AtomicU64,
+    /// The times at which each read of a tally began and ended.
+    pub(crate) reads: Mutex<Vec<(Instant, Instant)>>,
+    /// The number of calls of the tallies.
+    pub(crate) tallies_calls: AtomicUsize,
+    /// Notified after each read of a tally.
+    tally_read: Notify,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -69,17 +74,17 @@ struct State {
 #[derive(Default)]
 struct Data {
     counts: Counts,
-    book: Vec<LoggedVote>,
+    ledger: Vec<LoggedVote>,
     datasets: BTreeMap<DatasetId, (Dataset, Vec<Row>)>,
-    answers: HashMap<String, KeptAnswer>,
+    response_cache: HashMap<String, CachedResponse>,
     popular: Vec<(String, f64)>,
     ends: [u64; PARTITIONS as usize],
     processed: u64,
-    /// Of the first partition.
+    /// The number of records of the first partition that are not counted.
     uncounted: u64,
 }
 
-/// A vote for a band in the contest `bands`.
+/// Returns a vote for a band in the contest `bands`.
 pub(crate) fn vote_for(name: &str) -> VoteRequest {
     VoteRequest { name: Some(name.to_owned()), ..VoteRequest::default() }
 }
@@ -90,65 +95,65 @@ impl Memory {
             data: Mutex::default(),
             folder: tempfile::tempdir().unwrap(),
             tallies: watch::Sender::new(State::default()),
-            book_is_down: false.into(),
-            book_is_large: false.into(),
-            answers_are_down: false.into(),
-            kept: watch::Sender::new(0),
-            book_gate: Semaphore::new(1_000),
-            book_questions: watch::Sender::new(0),
+            query_store_is_down: false.into(),
+            query_store_is_large: false.into(),
+            response_cache_is_down: false.into(),
+            cached: watch::Sender::new(0),
+            query_store_gate: Semaphore::new(1_000),
+            query_store_calls: watch::Sender::new(0),
             log_is_down: false.into(),
             padding: 0.into(),
-            reading_takes: 0.into(),
-            readings: Mutex::default(),
-            questions: 0.into(),
-            asked: Notify::new(),
+            read_delay_ms: 0.into(),
+            reads: Mutex::default(),
+            tallies_calls: 0.into(),
+            tally_read: Notify::new(),
         })
     }
 
     pub(crate) async fn sources(self: &Arc<Self>, contests: &[&str], token: Option<ReadToken>) -> Sources {
         let contests = contests.iter().map(|id| (id.parse().unwrap(), votes::Contest::default())).collect();
         let contests = Arc::new(Contests::new(contests));
-        // Importing is tried on stores of its own, which are one folder.
-        let embedded =
-            json!({ "data": self.folder.path(), "queue": "embedded:", "tally": "embedded:", "book": "embedded:" });
+        // Imports use embedded stores in a folder.
+        let embedded = json!({ "data": self.folder.path(), "vote_log": "embedded:", "tallies": "embedded:", "ledger": "embedded:" });
         let stores = Stores::open(&Config::load(None, embedded, 0).unwrap(), &Health::default()).unwrap();
-        let queue = stores.queue(Weight::Vital).await.unwrap();
+        let log_writer = stores.log_writer(Criticality::Required).await.unwrap();
         Sources {
-            importing: stores.importing(Weight::Vital).await.unwrap(),
-            door: Door::new(DoorKind::Import, Arc::clone(&contests), None, queue),
+            import_ports: stores.import_ports(Criticality::Required).await.unwrap(),
+            ingest: Ingest::new(ProducerKind::Import, Arc::clone(&contests), None, log_writer),
             contests,
             tallies: Arc::clone(self) as Arc<dyn Tallies>,
-            reading: Reading {
-                pool: Arc::clone(self) as Arc<dyn Archive>,
-                direct: Arc::clone(self) as Arc<dyn Archive>,
+            query_ports: QueryPorts {
+                pool: Arc::clone(self) as Arc<dyn QueryStore>,
+                direct: Arc::clone(self) as Arc<dyn QueryStore>,
                 datasets: Arc::clone(self) as Arc<dyn Datasets>,
-                answers: Arc::clone(self) as Arc<dyn Answers>,
+                response_cache: Arc::clone(self) as Arc<dyn ResponseCache>,
             },
-            feed: Arc::clone(self) as Arc<dyn VoteFeed>,
+            log_reader: Arc::clone(self) as Arc<dyn LogReader>,
             token,
         }
     }
 
-    /// Accepts and counts one vote for each name; returns the version of the tallies.
+    /// Accepts and counts one vote for each name. Returns the version of the tallies.
     pub(crate) fn count(&self, names: &[&str]) -> u64 {
         self.count_votes(names.iter().map(|name| (vote_for(name), UnixMillis::now())).collect())
     }
 
-    /// Accepts and counts votes; returns the version of the tallies.
+    /// Accepts and counts votes. Returns the version of the tallies.
     pub(crate) fn count_votes(&self, votes: Vec<(VoteRequest, UnixMillis)>) -> u64 {
         let ids = votes.iter().map(|(request, _)| request.contest.clone().unwrap_or("bands".to_owned()));
         let contests = Contests::new(ids.map(|id| (id.parse().unwrap(), votes::Contest::default())).collect());
         let secret = VoterSecret::new(&[7; 32]).unwrap();
         let mut data = self.data();
         for (request, at) in votes {
-            let vote = Vote::admit(request, &contests, Some(&secret), DoorKind::Rest, at).unwrap();
+            let vote = Vote::admit(request, &contests, Some(&secret), ProducerKind::Rest, at).unwrap();
             let partition = data.processed % u64::from(PARTITIONS);
             let end = &mut data.ends[usize::try_from(partition).unwrap()];
-            let place = Place { partition: Partition(u16::try_from(partition).unwrap()), offset: Offset(*end) };
+            let position =
+                LogPosition { partition: Partition(u16::try_from(partition).unwrap()), offset: Offset(*end) };
             *end += 1;
-            let logged = LoggedVote { place, vote };
+            let logged = LoggedVote { position, vote };
             data.counts.merge(Counts::of([&logged]));
-            data.book.push(logged);
+            data.ledger.push(logged);
             data.processed += 1;
         }
         let mut version = 0;
@@ -166,19 +171,19 @@ impl Memory {
         data.uncounted += votes;
     }
 
-    /// Counts what was accepted so far, as repeats of others.
+    /// Processes the votes that were accepted so far, as duplicates.
     pub(crate) fn catch_up(&self) {
         self.data().uncounted = 0;
     }
 
-    /// Forgets how far it has counted.
+    /// Resets the position of the tallies in the first partition, as if the tallies had lost data.
     pub(crate) fn lose_positions(&self) {
         let mut data = self.data();
         data.uncounted = data.ends[0];
     }
 
-    /// Forgets the newest records of the log, as a log does whose last writes were not seen yet.
-    pub(crate) fn lag(&self, records: u64) {
+    /// Hides the newest records of the first partition, as if the last writes to the log were not visible yet.
+    pub(crate) fn hide_newest(&self, records: u64) {
         let end = &mut self.data().ends[0];
         *end = end.saturating_sub(records);
     }
@@ -188,14 +193,14 @@ impl Memory {
         self.tallies.send_modify(|state| state.is_down = is_down);
     }
 
-    /// Waits until a tally has been read so many times.
-    pub(crate) async fn wait_for_readings(&self, count: usize) {
+    /// Waits until tallies have been read this many times.
+    pub(crate) async fn wait_for_reads(&self, count: usize) {
         loop {
-            let asked = self.asked.notified();
-            if self.readings.lock().unwrap().len() >= count {
+            let tally_read = self.tally_read.notified();
+            if self.reads.lock().unwrap().len() >= count {
                 return;
             }
-            asked.await;
+            tally_read.await;
         }
     }
 
@@ -203,13 +208,17 @@ impl Memory {
         self.data.lock().unwrap()
     }
 
-    fn check_answers(&self) -> Result<(), StoreError> {
-        if self.answers_are_down.load(Ordering::Relaxed) { Err(StoreError::new("answers", "down")) } else { Ok(()) }
+    fn check_response_cache(&self) -> Result<(), StoreError> {
+        if self.response_cache_is_down.load(Ordering::Relaxed) {
+            Err(StoreError::new("response cache", "down"))
+        } else {
+            Ok(())
+        }
     }
 
     fn check_tallies(&self) -> Result<(), StoreError> {
-        self.questions.fetch_add(1, Ordering::Relaxed);
-        if self.tallies.borrow().is_down { Err(StoreError::new("tallies", "secret words of a driver")) } else { Ok(()) }
+        self.tallies_calls.fetch_add(1, Ordering::Relaxed);
+        if self.tallies.borrow().is_down { Err(StoreError::new("tallies", "secret of a driver")) } else { Ok(()) }
     }
 
     fn read_tally(&self, contest: &ContestId, top: usize) -> Tally {
@@ -231,34 +240,39 @@ impl Memory {
             version: self.tallies.borrow().version,
             bands: bands.into_iter().map(band).collect(),
             others: Others { bands: others.len() as u64, votes: others.iter().map(|(_, votes)| votes).sum() },
-            doors: counts.doors.into_iter().map(|(door, votes)| (door.to_string(), votes)).collect(),
+            producers: counts.producers.into_iter().map(|(producer, votes)| (producer.to_string(), votes)).collect(),
             processed: data.processed,
+            recounting: false,
         }
     }
 }
 
 #[async_trait]
 impl Tallies for Memory {
-    async fn position(&self, partition: Partition) -> Result<Offset, StoreError> {
+    async fn position(&self, partition: Partition) -> Result<TalliesPosition, StoreError> {
         self.check_tallies()?;
         let data = self.data();
         let index = usize::from(partition.0);
-        Ok(Offset(data.ends[index].saturating_sub(if index == 0 { data.uncounted } else { 0 })))
+        Ok(Offset(data.ends[index].saturating_sub(if index == 0 { data.uncounted } else { 0 })).into())
     }
 
-    async fn add(&self, _: Partition, _: Offset, _: Offset, _: Counts) -> Result<Added, StoreError> {
+    async fn add(&self, _: Partition, _: Offset, _: TalliesPosition, _: Counts) -> Result<Added, StoreError> {
+        unimplemented!("results don't count")
+    }
+
+    async fn announce_recount(&self, _: Partition, _: Offset) -> Result<(), StoreError> {
         unimplemented!("results don't count")
     }
 
     async fn tally(&self, contest: &ContestId, top: usize) -> Result<Tally, StoreError> {
         let begun = Instant::now();
-        let takes = self.reading_takes.load(Ordering::Relaxed);
-        if takes > 0 {
-            sleep(Duration::from_millis(takes)).await;
+        let delay = self.read_delay_ms.load(Ordering::Relaxed);
+        if delay > 0 {
+            sleep(Duration::from_millis(delay)).await;
         }
         let tally = self.check_tallies().map(|()| self.read_tally(contest, top));
-        self.readings.lock().unwrap().push((begun, Instant::now()));
-        self.asked.notify_waiters();
+        self.reads.lock().unwrap().push((begun, Instant::now()));
+        self.tally_read.notify_waiters();
         tally
     }
 
@@ -297,37 +311,37 @@ impl Tallies for Memory {
         unimplemented!("results don't audit")
     }
 
-    async fn changed(&self, seen: u64) -> Result<u64, StoreError> {
+    async fn changed(&self, version: u64) -> Result<u64, StoreError> {
         let mut tallies = self.tallies.subscribe();
-        let state = *tallies.wait_for(|state| state.is_down || state.version != seen).await.unwrap();
+        let state = *tallies.wait_for(|state| state.is_down || state.version != version).await.unwrap();
         if state.is_down { Err(StoreError::new("tallies", "down")) } else { Ok(state.version) }
     }
 
-    async fn clear(&self) -> Result<(), StoreError> {
+    async fn clear(&self, _: ClearCondition) -> Result<bool, StoreError> {
         unimplemented!("results don't count")
     }
 }
 
 #[async_trait]
 impl Store for Memory {
-    async fn check(&self) -> Result<Facts, StoreError> {
-        self.check_tallies().map(|()| Facts::new())
+    async fn check(&self) -> Result<HealthDetails, StoreError> {
+        self.check_tallies().map(|()| HealthDetails::new())
     }
 }
 
 #[async_trait]
-impl Archive for Memory {
+impl QueryStore for Memory {
     async fn find(&self, table: &Table, query: &Query) -> Result<Found, StoreError> {
-        self.book_questions.send_modify(|questions| *questions += 1);
-        self.book_gate.acquire().await.unwrap().forget();
-        if self.book_is_down.load(Ordering::Relaxed) {
-            return Err(StoreError::new("archive", "secret words of a driver"));
+        self.query_store_calls.send_modify(|queries| *queries += 1);
+        self.query_store_gate.acquire().await.unwrap().forget();
+        if self.query_store_is_down.load(Ordering::Relaxed) {
+            return Err(StoreError::new("query store", "secret of a driver"));
         }
-        if self.book_is_large.load(Ordering::Relaxed) && !query.allow_scan {
-            return Ok(Found::TooMuch(100_000));
+        if self.query_store_is_large.load(Ordering::Relaxed) && !query.allow_scan {
+            return Ok(Found::TooManyRows(100_000));
         }
         let rows: Vec<Row> = match table {
-            Table::Votes => self.data().book.iter().map(Row::from).collect(),
+            Table::Votes => self.data().ledger.iter().map(Row::from).collect(),
             Table::Dataset(dataset) => self.data().datasets[&dataset.id].1.clone(),
         };
         let Evaluated { rows, total, has_more } = evaluate(query, &table.schema(), &rows);
@@ -345,9 +359,9 @@ impl Datasets for Memory {
 
     async fn load(&self, dataset: &Dataset, rows: Vec<DatasetRow>) -> Result<bool, StoreError> {
         let mut data = self.data();
-        let (dataset, kept) = data.datasets.get_mut(&dataset.id).unwrap();
-        kept.extend(rows.into_iter().map(|row| Row::of_dataset(row.number, row.cells)));
-        dataset.rows = kept.len() as u64;
+        let (dataset, stored) = data.datasets.get_mut(&dataset.id).unwrap();
+        stored.extend(rows.into_iter().map(|row| Row::of_dataset(row.number, row.cells)));
+        dataset.rows = stored.len() as u64;
         dataset.version += 1;
         Ok(true)
     }
@@ -370,43 +384,43 @@ impl Datasets for Memory {
 }
 
 #[async_trait]
-impl Answers for Memory {
-    async fn look_up(&self, question: &str) -> Result<Lookup, StoreError> {
-        self.check_answers()?;
+impl ResponseCache for Memory {
+    async fn get(&self, query: &str) -> Result<CacheLookup, StoreError> {
+        self.check_response_cache()?;
         let version = self.tallies.borrow().version;
-        Ok(Lookup { version, kept: self.data().answers.get(question).cloned() })
+        Ok(CacheLookup { version, cached: self.data().response_cache.get(query).cloned() })
     }
 
-    async fn keep(&self, question: &str, answer: &KeptAnswer, _: Duration) -> Result<(), StoreError> {
-        self.check_answers()?;
-        self.data().answers.insert(question.to_owned(), answer.clone());
-        self.kept.send_modify(|kept| *kept += 1);
+    async fn put(&self, query: &str, response: &CachedResponse, _: Duration) -> Result<(), StoreError> {
+        self.check_response_cache()?;
+        self.data().response_cache.insert(query.to_owned(), response.clone());
+        self.cached.send_modify(|cached| *cached += 1);
         Ok(())
     }
 
-    async fn prolong(&self, _: &str, _: Duration) -> Result<(), StoreError> {
-        self.check_answers()
+    async fn extend(&self, _: &str, _: Duration) -> Result<(), StoreError> {
+        self.check_response_cache()
     }
 
-    async fn forget(&self) -> Result<u64, StoreError> {
-        self.check_answers()?;
-        Ok(self.data().answers.drain().count() as u64)
+    async fn clear(&self) -> Result<u64, StoreError> {
+        self.check_response_cache()?;
+        Ok(self.data().response_cache.drain().count() as u64)
     }
 
-    async fn note_popular(&self, questions: &[(String, f64)]) -> Result<(), StoreError> {
-        self.check_answers()?;
-        self.data().popular = questions.to_vec();
+    async fn put_popular(&self, queries: &[(String, f64)]) -> Result<(), StoreError> {
+        self.check_response_cache()?;
+        self.data().popular = queries.to_vec();
         Ok(())
     }
 
     async fn popular(&self) -> Result<Vec<(String, f64)>, StoreError> {
-        self.check_answers()?;
+        self.check_response_cache()?;
         Ok(self.data().popular.clone())
     }
 }
 
 #[async_trait]
-impl VoteFeed for Memory {
+impl LogReader for Memory {
     fn partitions(&self) -> u16 {
         PARTITIONS
     }
@@ -417,7 +431,7 @@ impl VoteFeed for Memory {
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
         if self.log_is_down.load(Ordering::Relaxed) {
-            return Err(StoreError::new("vote log", "secret words of a driver"));
+            return Err(StoreError::new("vote log", "secret of a driver"));
         }
         Ok(Bounds { start: Offset(0), end: Offset(self.data().ends[usize::from(partition.0)]) })
     }
@@ -438,11 +452,11 @@ impl VoteFeed for Memory {
         unimplemented!("results don't read the log")
     }
 
-    async fn bury(&self, _: &[DeadLetter]) -> Result<(), StoreError> {
+    async fn send_to_dead_letters(&self, _: &[DeadLetter]) -> Result<(), StoreError> {
         unimplemented!("results don't read the log")
     }
 
-    async fn dead(&self, _: Partition, _: Offset, _: Offset) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn dead_letters(&self, _: Partition) -> Result<Box<dyn DeadLetterReader>, StoreError> {
         unimplemented!("results don't read the log")
     }
 }

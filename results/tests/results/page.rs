@@ -1,9 +1,9 @@
-//! The live page, from the program itself.
+//! The files of the live page.
 
 use crate::server::start;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_may_run_nothing_but_its_own_files() {
+async fn the_page_runs_only_its_own_files() {
     let server = start().await;
     let page = server.get("/").await;
     assert_eq!(page.status, 200);
@@ -13,12 +13,12 @@ async fn the_page_may_run_nothing_but_its_own_files() {
     assert_eq!(page.header("cache-control"), "no-cache");
     let html = str::from_utf8(&page.body).unwrap();
     for inline in ["style=", "<style", "onclick", "onload", "javascript:"] {
-        assert!(!html.contains(inline), "{inline} in the page would not work");
+        assert!(!html.contains(inline), "the policy of the page forbids {inline}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_file_that_the_page_names_is_there_with_its_type() {
+async fn every_file_of_the_page_is_served_with_its_type() {
     let server = start().await;
     let page = server.get("/").await;
     let html = str::from_utf8(&page.body).unwrap();
@@ -44,7 +44,7 @@ async fn every_file_that_the_page_names_is_there_with_its_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_browser_has_is_not_sent_again() {
+async fn an_unchanged_file_is_not_sent_again() {
     let server = start().await;
     for path in ["/", "/assets/page.js", "/assets/vendor/uplot/uPlot.min.css"] {
         let first = server.get(path).await;
@@ -79,9 +79,12 @@ async fn no_path_leads_out_of_the_assets() {
         "/assets/missing.js",
         "/page.js",
     ] {
-        let answer = server.get_raw(target).await;
-        let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let response = server.get_raw(target).await;
+        let status: u16 = response.split(' ').nth(1).unwrap().parse().unwrap();
         assert!((400..500).contains(&status), "{target}: {status}");
-        assert!(!answer.contains("[package]") && !answer.contains("root:") && !answer.contains("import "), "{target}");
+        assert!(
+            !response.contains("[package]") && !response.contains("root:") && !response.contains("import "),
+            "{target}"
+        );
     }
 }

@@ -1,14 +1,14 @@
-//! Questions over HTTP, and their answers.
+//! The HTTP routes: parameters, responses, and their documentation.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use votes::{UnixMillis, VoteRequest};
 
-use crate::{memory::vote_for, reading::load, server::start};
+use crate::{memory::vote_for, reading::load_dataset, server::start};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contests_are_those_of_the_configuration() {
+async fn all_configured_contests_are_listed() {
     let server = start().await;
     assert_eq!(
         server.get("/v1/contests").await.json(),
@@ -17,7 +17,7 @@ async fn the_contests_are_those_of_the_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tally_has_the_leading_bands_and_what_was_accepted() {
+async fn a_tally_has_the_leading_bands_and_the_number_of_accepted_votes() {
     let server = start().await;
     let version = server.memory.count(&["Pink Floyd", "Queen", "Pink Floyd", "Björk"]);
     server.memory.accept(2);
@@ -33,15 +33,16 @@ async fn a_tally_has_the_leading_bands_and_what_was_accepted() {
                 {"name": "Queen", "votes": 1, "share": 0.25},
             ],
             "others": {"bands": 0, "votes": 0},
-            "doors": {"rest": 4},
+            "producers": {"rest": 4},
             "processed": 4,
             "accepted": 6,
+            "recounting": false,
         })
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_a_hundred_bands_the_rest_is_one_sum() {
+async fn bands_after_the_hundredth_are_summed_up() {
     let server = start().await;
     let names: Vec<String> = (0..130).map(|n| format!("Band {n}")).collect();
     server.memory.count(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -61,14 +62,14 @@ async fn an_unknown_contest_is_not_found() {
         "/v1/rates?contest=films",
         "/v1/votes?contest=films",
     ] {
-        let answer = server.get(path).await;
-        assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"), "{path}");
-        assert_eq!(answer.json()["type"], "urn:ovation:unknown-contest", "{path}");
+        let response = server.get(path).await;
+        assert_eq!((response.status, response.header("content-type")), (404, "application/problem+json"), "{path}");
+        assert_eq!(response.json()["type"], "urn:ovation:unknown-contest", "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_parameter_is_named() {
+async fn an_invalid_parameter_is_named() {
     let server = start().await;
     for (query, field) in [
         ("rates?every=5s", "every"),
@@ -116,14 +117,18 @@ async fn a_wrong_parameter_is_named() {
         ("contests/bands/albums?top=x", "top"),
         ("contests/bands/albums?to=1", "to"),
     ] {
-        let answer = server.get(&format!("/v1/{query}")).await;
-        assert_eq!((answer.status, answer.header("content-type")), (422, "application/problem+json"), "{query}");
-        let problem = answer.json();
+        let response = server.get(&format!("/v1/{query}")).await;
+        assert_eq!((response.status, response.header("content-type")), (422, "application/problem+json"), "{query}");
+        let problem = response.json();
         assert_eq!(problem["type"], "urn:ovation:invalid-field", "{query}");
         assert_eq!(problem["field"], field, "{query}");
         assert!(problem["detail"].as_str().unwrap().starts_with(field), "{query}: {problem}");
     }
-    assert_eq!(server.memory.questions.load(std::sync::atomic::Ordering::Relaxed), 0, "and no store is asked");
+    assert_eq!(
+        server.memory.tallies_calls.load(std::sync::atomic::Ordering::Relaxed),
+        0,
+        "no store is read for an invalid request"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,8 +146,8 @@ async fn rates_count_votes_by_the_time_they_were_accepted() {
         (other, at(30_000)),
         (vote_for("Queen"), at(7_200_000)),
     ]);
-    let windows = |answer: &Value| -> Vec<(i64, u64)> {
-        let windows = answer.as_array().unwrap().iter();
+    let windows = |response: &Value| -> Vec<(i64, u64)> {
+        let windows = response.as_array().unwrap().iter();
         windows.map(|window| (window["start"].as_i64().unwrap() - second, window["votes"].as_u64().unwrap())).collect()
     };
     let all = server.get("/v1/rates").await;
@@ -162,7 +167,7 @@ async fn rates_count_votes_by_the_time_they_were_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_is_settled_once_all_that_was_accepted_is_counted() {
+async fn a_window_is_settled_once_all_accepted_votes_are_counted() {
     let server = start().await;
     let now = UnixMillis::now();
     let second = |ago: i64| UnixMillis((now.0 - ago * 1_000).div_euclid(1_000) * 1_000);
@@ -172,32 +177,32 @@ async fn a_window_is_settled_once_all_that_was_accepted_is_counted() {
         (vote_for("Queen"), second(10)),
         (vote_for("Queen"), now),
     ]);
-    // One is on the log that may be of any of these windows.
+    // The log has another vote, which may belong to any of these windows.
     server.memory.accept(1);
     let path = format!("/v1/rates/settled?from={}", second(20).0);
-    let ask = async || server.get(&path).await.json();
+    let request = async || server.get(&path).await.json();
     let nothing = json!({"from": second(20), "before": second(20), "windows": []});
-    assert_eq!(ask().await, nothing);
+    assert_eq!(request().await, nothing);
     server.memory.catch_up();
-    let settled = ask().await;
+    let settled = request().await;
     let windows = json!([{"start": second(20), "votes": 2}, {"start": second(10), "votes": 1}]);
     assert_eq!((&settled["from"], &settled["windows"]), (&json!(second(20)), &windows));
     let before = settled["before"].as_i64().unwrap();
     assert_eq!(before % 1_000, 0);
-    // The votes of the last seconds may still be on their way to the log.
+    // The votes of the last seconds may not be on the log yet.
     assert!(before <= UnixMillis::now().0 - 3_000 && before > second(5).0, "{before}");
-    // Tallies that were lost have less than was told.
+    // After a loss of data, the tallies have fewer votes than were returned before.
     server.memory.lose_positions();
-    assert_eq!(ask().await, nothing);
+    assert_eq!(request().await, nothing);
     server.memory.catch_up();
-    assert_eq!(ask().await["windows"], windows);
+    assert_eq!(request().await["windows"], windows);
     let beginning = server.get("/v1/rates/settled?every=1m").await.json();
     assert_eq!((&beginning["from"], &beginning["windows"]), (&beginning["before"], &json!([])));
     assert_eq!(server.get("/v1/rates/settled?contest=films").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leading_albums_are_of_votes_that_name_one() {
+async fn votes_without_an_album_are_not_among_the_leading_albums() {
     let server = start().await;
     let album = |album: &str| VoteRequest { album: Some(album.into()), ..vote_for("Pink Floyd") };
     let now = UnixMillis::now();
@@ -223,13 +228,13 @@ async fn votes_are_found_by_band_and_time_newest_first() {
         album: Some("Jóga".into()),
         year: Some(1997),
         rank: Some(4.5),
-        voter: Some("somebody".into()),
+        voter: Some("voter-1".into()),
         vote_id: Some("0190e1c8-5d6f-7aaa-8bbb-0123456789ab".into()),
         ..vote_for("Björk")
     };
     server.memory.count_votes(vec![(full, noon(0)), (vote_for("Queen"), noon(1)), (vote_for("Queen"), noon(2))]);
 
-    // Decomposed, as some keyboards type it: o and a combining diaeresis.
+    // The name is decomposed, as some keyboards type it: o and a combining diaeresis.
     let found = server.get("/v1/votes?name=Bjo%CC%88rk").await.json();
     let vote = &found["votes"][0];
     let voter = vote["voter"].as_str().unwrap();
@@ -245,7 +250,7 @@ async fn votes_are_found_by_band_and_time_newest_first() {
             "rank": 4.5,
             "voter": voter,
             "accepted_at": "2026-11-21T12:00:00.000Z",
-            "door": "rest",
+            "producer": "rest",
             "partition": 0,
             "offset": 0,
         }]})
@@ -267,21 +272,21 @@ async fn votes_are_found_by_band_and_time_newest_first() {
     assert_eq!(times("contest=quiet").await, Vec::<String>::new());
     let bare = &server.get("/v1/votes?limit=1").await.json()["votes"][0];
     let fields: Vec<_> = bare.as_object().unwrap().keys().cloned().collect();
-    assert_eq!(fields, ["accepted_at", "contest", "door", "name", "offset", "partition", "vote_id"]);
+    assert_eq!(fields, ["accepted_at", "contest", "name", "offset", "partition", "producer", "vote_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_have_exactly_the_documented_fields() {
+async fn responses_have_exactly_the_documented_fields() {
     let server = start().await;
     let request = VoteRequest {
         album: Some("The Wall".into()),
         year: Some(1979),
         rank: Some(1.0),
-        voter: Some("somebody".into()),
+        voter: Some("voter-1".into()),
         ..vote_for("Pink Floyd")
     };
     server.memory.count_votes(vec![(request, UnixMillis::now())]);
-    load(&server.memory, "ballots", &["name"], &[&["Queen"]]).await;
+    load_dataset(&server.memory, "ballots", &["name"], &[&["Queen"]]).await;
     let document = server.get("/openapi.json").await.json();
     assert_eq!(document["openapi"].as_str().unwrap().split('.').take(2).collect::<Vec<_>>(), ["3", "1"]);
     for (route, path) in [
@@ -295,31 +300,56 @@ async fn answers_have_exactly_the_documented_fields() {
     ] {
         let schema = &document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{route}");
-        check(&document, schema, &server.get(path).await.json(), route);
+        check_fields(&document, schema, &server.get(path).await.json(), route);
     }
     let problem = server.get("/v1/rates?every=x").await.json();
     let schema =
         &document["paths"]["/v1/rates"]["get"]["responses"]["422"]["content"]["application/problem+json"]["schema"];
-    check(&document, schema, &problem, "problem");
+    check_fields(&document, schema, &problem, "problem");
 }
 
-/// Compares the fields of an answer with those of its schema: each is documented, and each required one is there.
-fn check(document: &Value, schema: &Value, answer: &Value, at: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        return check(document, document.pointer(&reference[1..]).expect(reference), answer, at);
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_of_queries_equal_the_api_types() {
+    let server = start().await;
+    let request = VoteRequest {
+        album: Some("The Wall".into()),
+        year: Some(1979),
+        rank: Some(4.5),
+        voter: Some("voter-1".into()),
+        ..vote_for("Pink Floyd")
+    };
+    server.memory.count_votes(vec![(request, UnixMillis::now()), (vote_for("Queen"), UnixMillis::now())]);
+    load_dataset(&server.memory, "ballots", &["album", "name"], &[&["", "Queen"], &["x", "y"]]).await;
+    for (query, has_next) in [("limit=1", true), ("", false)] {
+        let votes = server.get(&format!("/v1/votes?{query}")).await.body;
+        let read: api::VotesResponse = serde_json::from_slice(&votes).unwrap();
+        assert_eq!(read.next.is_some(), has_next);
+        assert_eq!(serde_json::to_string(&read).unwrap().as_bytes(), &votes[..]);
+        let rows = server.get(&format!("/v1/datasets/ballots?{query}")).await.body;
+        let read: api::RowsResponse = serde_json::from_slice(&rows).unwrap();
+        assert_eq!(read.next.is_some(), has_next);
+        assert_eq!(serde_json::to_string(&read).unwrap().as_bytes(), &rows[..]);
     }
-    match answer {
+}
+
+/// Compares the fields of a response with those of its schema: each field is documented, and each required field is
+/// present.
+fn check_fields(document: &Value, schema: &Value, response: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check_fields(document, document.pointer(&reference[1..]).expect(reference), response, at);
+    }
+    match response {
         Value::Array(items) => {
-            assert!(!items.is_empty(), "{at} shows nothing");
+            assert!(!items.is_empty(), "{at} is empty");
             for item in items {
-                check(document, &schema["items"], item, at);
+                check_fields(document, &schema["items"], item, at);
             }
         }
         Value::Object(fields) if schema["properties"].is_object() => {
             let documented = schema["properties"].as_object().unwrap();
             for (name, value) in fields {
                 let schema = documented.get(name).unwrap_or_else(|| panic!("{at}.{name} is not documented"));
-                check(document, schema, value, &format!("{at}.{name}"));
+                check_fields(document, schema, value, &format!("{at}.{name}"));
             }
             let present: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
             for required in schema["required"].as_array().into_iter().flatten() {
@@ -328,9 +358,9 @@ fn check(document: &Value, schema: &Value, answer: &Value, at: &str) {
         }
         Value::Object(fields) => {
             let schema = &schema["additionalProperties"];
-            assert!(schema.is_object(), "{at} is documented as something else");
+            assert!(schema.is_object(), "{at} is not documented as a map");
             for value in fields.values() {
-                check(document, schema, value, at);
+                check_fields(document, schema, value, at);
             }
         }
         _ => {
@@ -338,7 +368,7 @@ fn check(document: &Value, schema: &Value, answer: &Value, at: &str) {
                 Value::Array(types) => types.clone(),
                 one => vec![one.clone()],
             };
-            let actual = match answer {
+            let actual = match response {
                 Value::String(_) => "string",
                 Value::Number(number) if number.is_f64() => "number",
                 Value::Number(_) => "integer",
@@ -347,7 +377,7 @@ fn check(document: &Value, schema: &Value, answer: &Value, at: &str) {
             };
             assert!(
                 types.contains(&actual.into()) || types.contains(&"number".into()),
-                "{at}: {actual}, not {types:?}"
+                "{at} is {actual}, but is documented as {types:?}"
             );
         }
     }

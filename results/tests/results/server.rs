@@ -1,15 +1,15 @@
-//! A server of a test.
+//! The server of a test.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use results::{Limits, Sources};
-use service::{CancellationToken, http::ServeError, token::ReadToken};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use results::{Dependencies, Limits, Listeners, Sources};
+use service::{CancellationToken, serve::ServeError, token::ReadToken};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
 use crate::memory::Memory;
 
-/// How long anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time that a test waits for a future.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running server and its stores.
 pub(crate) struct Server {
@@ -25,31 +25,29 @@ pub(crate) async fn start() -> Server {
     start_with(Limits::default()).await
 }
 
-/// As [`start`], with other limits.
+/// Serves as [`start`] does, with other limits.
 pub(crate) async fn start_with(limits: Limits) -> Server {
     start_on(Memory::new(), limits, None).await
 }
 
-/// As [`start`], on stores that have something already, for who has a token.
+/// Serves as [`start`] does, from these stores. If `token` is `Some`, requests for votes and datasets need the token.
 pub(crate) async fn start_on(memory: Arc<Memory>, limits: Limits, token: Option<ReadToken>) -> Server {
     let sources = memory.sources(&["bands", "quiet"], token).await;
     serve(memory, sources, limits).await
 }
 
-/// Serves what is in these sources.
+/// Serves from these sources.
 pub(crate) async fn serve(memory: Arc<Memory>, sources: Sources, limits: Limits) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let grpc = listener.local_addr().unwrap();
+    let listener = || TcpListener::bind("127.0.0.1:0");
+    let listeners = Listeners { http: listener().await.unwrap(), grpc: listener().await.unwrap() };
+    let (http, grpc) = (listeners.http.local_addr().unwrap(), listeners.grpc.local_addr().unwrap());
     let shutdown = CancellationToken::new();
-    let (sender, bound) = oneshot::channel();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let task = tokio::spawn(results::run_with(limits, any, listener, sources, shutdown.clone(), |address| {
-        sender.send(address).unwrap();
-    }));
-    Server { memory, http: soon(bound).await.unwrap(), grpc, shutdown, task }
+    let dependencies = Dependencies { sources, limits, log_writer: None };
+    let task = tokio::spawn(results::run(listeners, dependencies, shutdown.clone()));
+    Server { memory, http, grpc, shutdown, task }
 }
 
-/// Waits, but not for ever.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("it takes too long")
+/// Waits for a future. Fails the test if the future takes longer than [`TEST_TIMEOUT`].
+pub(crate) async fn with_timeout<F: Future>(future: F) -> F::Output {
+    timeout(TEST_TIMEOUT, future).await.expect("the future is ready within the time-out")
 }

@@ -1,4 +1,4 @@
-//! What those who follow a contest as a stream of events can rely on.
+//! These tests check the promises of a stream of events to the subscribers of a contest.
 
 use std::{
     sync::atomic::Ordering,
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     client::Events,
     memory::vote_for,
-    server::{soon, start, start_with},
+    server::{start, start_with, with_timeout},
 };
 
 fn number(tally: &Value, field: &str) -> u64 {
@@ -19,7 +19,7 @@ fn number(tally: &Value, field: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_begins_with_the_tally_as_it_stands() {
+async fn a_stream_begins_with_the_current_tally() {
     let server = start().await;
     let version = server.memory.count(&["Pink Floyd", "Queen", "Pink Floyd"]);
     let mut stream = server.watch("bands").await;
@@ -47,12 +47,12 @@ async fn a_counted_vote_is_shown_within_a_tenth_of_a_second() {
         waits.push(counted.elapsed());
     }
     waits.sort();
-    // The median, since other tests have the machine, too.
+    // The test uses the median, because other tests run on the machine at the same time.
     assert!(waits[7] < Duration::from_millis(100), "{waits:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_holds_nobody_back_and_skips_to_the_newest() {
+async fn a_slow_client_delays_no_other_client_and_skips_to_the_newest_tally() {
     let server = start().await;
     server.memory.count(&[&"x".repeat(90)]);
     server.memory.padding.store(2_000_000, Ordering::Relaxed);
@@ -64,17 +64,17 @@ async fn a_reader_that_does_not_read_holds_nobody_back_and_skips_to_the_newest()
         newest = server.memory.count(&["x"]);
         fast.tally_where(|tally| number(tally, "version") == newest).await;
     }
-    // 20 events have 80 MB; what was kept for the slow reader is what fits into buffers, and the newest.
-    let mut seen = vec![number(&slow.tally().await, "version")];
-    while seen.last() != Some(&newest) {
-        seen.push(number(&slow.tally().await, "version"));
+    // 20 events have 80 MB. The slow client receives the events that fit into the buffers, and the newest event.
+    let mut versions = vec![number(&slow.tally().await, "version")];
+    while versions.last() != Some(&newest) {
+        versions.push(number(&slow.tally().await, "version"));
     }
-    assert!(seen.is_sorted());
-    assert!(seen.len() <= 8, "a slow reader got {seen:?}");
+    assert!(versions.is_sorted());
+    assert!(versions.len() <= 8, "a slow client received {versions:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_reading_serves_all_who_follow_a_contest() {
+async fn one_read_serves_all_subscribers_of_a_contest() {
     let server = start().await;
     let mut streams = Vec::new();
     for _ in 0..50 {
@@ -82,53 +82,53 @@ async fn one_reading_serves_all_who_follow_a_contest() {
         stream.tally().await;
         streams.push(stream);
     }
-    let before = server.memory.readings.lock().unwrap().len();
+    let before = server.memory.reads.lock().unwrap().len();
     server.memory.count(&["Queen"]);
     for stream in &mut streams {
         stream.tally_where(|tally| number(tally, "total") == 1).await;
     }
-    let readings = server.memory.readings.lock().unwrap().len() - before;
-    assert_eq!(readings, 1, "50 streams, one change");
+    let reads = server.memory.reads.lock().unwrap().len() - before;
+    assert_eq!(reads, 1, "50 streams, one change");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contest_that_is_slow_to_read_is_read_a_fifth_of_the_time() {
+async fn reads_of_a_slow_contest_take_at_most_a_fifth_of_the_time() {
     let server = start().await;
-    server.memory.reading_takes.store(40, Ordering::Relaxed);
+    server.memory.read_delay_ms.store(40, Ordering::Relaxed);
     let mut stream = server.watch("bands").await;
     for _ in 0..6 {
         let version = server.memory.count(&["Queen"]);
         stream.tally_where(|tally| number(tally, "version") >= version).await;
     }
-    let readings = server.memory.readings.lock().unwrap().clone();
-    for pair in readings.windows(2) {
+    let reads = server.memory.reads.lock().unwrap().clone();
+    for pair in reads.windows(2) {
         let [(begun, ended), (next, _)] = pair else { unreachable!() };
-        let (reading, rest) = (*ended - *begun, *next - *ended);
-        // Timers and the test's clock differ by a little.
-        assert!(rest + Duration::from_millis(2) >= reading * 4, "{readings:?}");
+        let (duration, pause) = (*ended - *begun, *next - *ended);
+        // Timers and the clock of the test may differ slightly.
+        assert!(pause + Duration::from_millis(2) >= duration * 4, "{reads:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_contest_that_nobody_follows_is_not_read() {
+async fn a_contest_without_subscribers_is_not_read() {
     let server = start().await;
     let stream = server.watch("bands").await;
     drop(stream);
-    // The other contest's stream goes on, and shows that time passes.
+    // The stream of the other contest continues, and shows that time passes.
     let mut other = server.watch("quiet").await;
     loop {
-        let before = server.memory.readings.lock().unwrap().len();
+        let before = server.memory.reads.lock().unwrap().len();
         let version = server.memory.count(&["Queen"]);
         other.tally_where(|tally| number(tally, "version") >= version).await;
-        // Once the contest is given up, only the other one is read.
-        if server.memory.readings.lock().unwrap().len() - before == 1 {
+        // Once the task of the first contest has ended, only the other contest is read.
+        if server.memory.reads.lock().unwrap().len() - before == 1 {
             break;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_is_shown_before_it_is_counted_and_never_below_what_is() {
+async fn accepted_votes_are_shown_before_they_are_counted_and_are_never_fewer_than_the_counted_votes() {
     let server = start().await;
     server.memory.count(&["Queen"]);
     let mut stream = server.watch("bands").await;
@@ -136,14 +136,14 @@ async fn what_is_accepted_is_shown_before_it_is_counted_and_never_below_what_is(
     server.memory.accept(41);
     let tally = stream.tally_where(|tally| number(tally, "accepted") == 42).await;
     assert_eq!((number(&tally, "processed"), number(&tally, "total")), (1, 1));
-    // A log that does not show its newest writes yet.
-    server.memory.lag(42);
+    // The newest records of the log are not visible yet.
+    server.memory.hide_newest(42);
     let tally = stream.tally_where(|tally| number(tally, "accepted") != 42).await;
     assert_eq!(number(&tally, "accepted"), number(&tally, "processed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn votes_of_other_contests_do_not_flood_those_who_follow_a_quiet_one() {
+async fn votes_of_other_contests_do_not_flood_the_subscribers_of_a_quiet_contest() {
     let server = start().await;
     let mut busy = server.watch("bands").await;
     let mut quiet = server.watch("quiet").await;
@@ -154,12 +154,12 @@ async fn votes_of_other_contests_do_not_flood_those_who_follow_a_quiet_one() {
         processed += 1;
         busy.tally_where(|tally| number(tally, "version") >= version).await;
     }
-    let mut heard = 1;
+    let mut received = 1;
     while number(&quiet.tally().await, "processed") < processed {
-        heard += 1;
+        received += 1;
     }
-    let most = begun.elapsed().as_millis() / 500 + 2;
-    assert!(heard <= most, "{heard} events, of {processed} changes, in {:?}", begun.elapsed());
+    let max = begun.elapsed().as_millis() / 500 + 2;
+    assert!(received <= max, "{received} events for {processed} changes in {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,14 +167,14 @@ async fn a_stream_without_votes_has_a_heartbeat() {
     let server = start_with(Limits { heartbeat: Duration::from_millis(20), ..Limits::default() }).await;
     let mut stream = server.watch("bands").await;
     for _ in 0..3 {
-        let beat = soon(stream.find(|event| event.kind == "heartbeat")).await;
-        assert_eq!(beat.data, "{}");
-        assert_eq!(beat.id, "", "a heartbeat must not move the last event's id");
+        let event = with_timeout(stream.find(|event| event.kind == "heartbeat")).await;
+        assert_eq!(event.data, "{}");
+        assert_eq!(event.id, "", "a heartbeat must not change the id of the last event");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_streams_than_there_may_be_are_refused_until_one_ends() {
+async fn streams_over_the_limit_are_refused_until_one_ends() {
     let server = start_with(Limits { streams: 2, heartbeat: Duration::from_millis(20), ..Limits::default() }).await;
     let first = server.watch("bands").await;
     let mut second = server.watch("quiet").await;
@@ -184,7 +184,7 @@ async fn more_streams_than_there_may_be_are_refused_until_one_ends() {
     assert_eq!(refused.header("content-type"), "application/problem+json");
     assert_eq!(refused.header("retry-after"), "1");
     drop(first);
-    let mut again = soon(async {
+    let mut again = with_timeout(async {
         loop {
             let stream = server.watch("bands").await;
             if stream.status() == 200 {
@@ -197,7 +197,7 @@ async fn more_streams_than_there_may_be_are_refused_until_one_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_band_of_any_script_passes_a_stream_unharmed() {
+async fn a_name_in_any_script_is_streamed_unchanged() {
     let server = start().await;
     let name = "Guns N' \"Roses\" — ガールズ اختبار\u{2028}🎸";
     server.memory.count_votes(vec![(vote_for(name), votes::UnixMillis::now())]);

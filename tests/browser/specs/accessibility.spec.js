@@ -8,8 +8,8 @@ const hasNoViolations = async (page) => {
 
 for (const colorScheme of ["light", "dark"]) {
   for (const [device, viewport] of [["desktop", { width: 1280, height: 800 }], ["phone", PHONE]]) {
-    test.describe(`axe finds nothing, ${colorScheme}, ${device}:`, () => {
-      // Rows fade in; half-way their contrast is not what it will be.
+    test.describe(`axe finds no violation, ${colorScheme}, ${device}:`, () => {
+      // Rows fade in, and their contrast is too low until the end, so motion is reduced.
       test.use({ colorScheme, viewport, contextOptions: { reducedMotion: "reduce" } });
 
       test("empty", async ({ page }) => {
@@ -29,7 +29,7 @@ for (const colorScheme of ["light", "dark"]) {
         await hasNoViolations(page);
       });
 
-      test.describe("in trouble", () => {
+      test.describe("with a problem", () => {
         test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* [45]\d\d )/] });
 
         test("unknown contest", async ({ page }) => {
@@ -51,7 +51,7 @@ for (const colorScheme of ["light", "dark"]) {
   }
 }
 
-test("the leader is announced, but not with every vote", async ({ page, ovation }) => {
+test("the leader is announced, but not after every vote", async ({ page, ovation }) => {
   await page.clock.install();
   const announcement = page.locator("#announcement");
   await page.goto("/");
@@ -65,7 +65,7 @@ test("the leader is announced, but not with every vote", async ({ page, ovation 
   await expect(announcement).toHaveText("ABBA leads with 2 of 3 votes.");
 });
 
-test("the bands are a list, each read as a sentence", async ({ page, ovation }) => {
+test("the bands are a list, and each item reads as a sentence", async ({ page, ovation }) => {
   await ovation.castMany([["Queen", 3], ["ABBA", 1]]);
   await page.goto("/");
   await showsVotes(page, "Queen", 3);

@@ -13,19 +13,19 @@ test("the example on the empty page casts a vote", async ({ page, ovation }) => 
   await expect(page.getByRole("heading", { name: "No votes yet" })).toBeHidden();
 });
 
-test("the page comes under a policy that keeps foreign and inline code out", async ({ page }) => {
-  const answer = await page.goto("/");
-  const policy = answer.headers()["content-security-policy"];
+test("the page has a content security policy that forbids foreign and inline code", async ({ page }) => {
+  const response = await page.goto("/");
+  const policy = response.headers()["content-security-policy"];
   expect(policy).toContain("default-src 'self'");
   expect(policy).not.toContain("unsafe");
   await isLive(page);
 });
 
-test.describe("a contest that is not there", () => {
+test.describe("an unknown contest", () => {
   test.use({ expectedErrors: [/^Failed to load resource: .* 4\d\d /] });
 
   for (const contest of ["no-such-contest", "<b>not</b> a slug/.."]) {
-    test(`is answered with what the server says, and a way out: ${contest}`, async ({ page, ovation }) => {
+    test(`shows the server's message and links to other contests: ${contest}`, async ({ page, ovation }) => {
       const problem = await (await fetch(`${ovation.url}/v1/contests/${encodeURIComponent(contest)}/tally`)).json();
       await page.goto(`/?${new URLSearchParams({ contest })}`);
       await expect(page.getByRole("heading", { name: problem.title, exact: true })).toBeVisible();
@@ -38,7 +38,7 @@ test.describe("a contest that is not there", () => {
     });
   }
 
-  test("can be chosen and left again without a reload", async ({ page, ovation }) => {
+  test("can be selected and left again without a reload", async ({ page, ovation }) => {
     await page.route("**/v1/contests", (route) => route.fulfill({ json: { contests: [{ contest: "bands" }, { contest: "best-newcomer" }] } }));
     await ovation.cast("Queen");
     await page.goto("/");

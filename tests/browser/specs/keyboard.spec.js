@@ -1,6 +1,6 @@
 import { expect, isLive, test } from "../support/test.js";
 
-/** The focused control is marked: itself, or what is drawn in its place. */
+/** Returns whether the focus is visible: on the focused element, or on the next one, which is drawn in its place. */
 const focusIsVisible = (page) =>
   page.evaluate(() => {
     const focused = document.activeElement;
@@ -11,13 +11,13 @@ const focusIsVisible = (page) =>
     });
   });
 
-test("everything can be reached and used by keyboard, and focus is always seen", async ({ page, ovation }) => {
+test("every control can be used by keyboard, and the focus is always visible", async ({ page, ovation }) => {
   await ovation.castMany(Array.from({ length: 22 }, (_, i) => [`Band ${i + 1}`, 30 - i]));
   await page.goto("/");
   await isLive(page);
   await expect(page.getByRole("button", { name: "Show all 22 bands" })).toBeVisible();
 
-  // The race must go on where it is: leaving it for the skip link and back would empty it for a moment.
+  // The skip link must not reload the page, which would empty the standings for a moment.
   await page.locator("#rows > li").first().evaluate((item) => (item.isSameRow = true));
   await page.keyboard.press("Tab");
   const skip = page.getByRole("link", { name: "Skip to the votes" });

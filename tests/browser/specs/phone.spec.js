@@ -5,7 +5,7 @@ const WIDE = ["W".repeat(100), "فيروزبعلبك".repeat(10), "椎名林檎�
 const fits = (page) =>
   expect.poll(() => page.evaluate(() => document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth)).toBeLessThanOrEqual(0);
 
-// 320 px is WCAG's reflow width: 1280 px at 400 % zoom.
+// 320 px is the width of WCAG's criterion on reflow: 1280 px at 400 % zoom.
 for (const viewport of [PHONE, { width: 320, height: 568 }, { width: 768, height: 1024 }]) {
   test.describe(`at ${viewport.width} px`, () => {
     test.use({ viewport });
@@ -16,7 +16,7 @@ for (const viewport of [PHONE, { width: 320, height: 568 }, { width: 768, height
       await fits(page);
     });
 
-    test("the race fits, with the longest names there can be", async ({ page, ovation }) => {
+    test("the standings fit, with the longest names allowed", async ({ page, ovation }) => {
       await ovation.castMany([...WIDE.map((name) => [name, 1_200]), ...Array.from({ length: 25 }, (_, i) => [`${"M".repeat(97)}${100 + i}`, 1])]);
       await page.goto("/");
       for (const name of WIDE) await showsVotes(page, name, 1_200);
@@ -26,16 +26,16 @@ for (const viewport of [PHONE, { width: 320, height: 568 }, { width: 768, height
       await fits(page);
     });
 
-    test.describe("in trouble", () => {
+    test.describe("with a problem", () => {
       test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* [45]\d\d )/] });
 
-      test("an unknown contest fits", async ({ page }) => {
+      test("the page for an unknown contest fits", async ({ page }) => {
         await page.goto(`/?contest=${"w".repeat(63)}`);
         await expect(page.locator("#problem")).toBeVisible();
         await fits(page);
       });
 
-      test("a lost connection fits", async ({ page, ovation }) => {
+      test("the page without connection fits", async ({ page, ovation }) => {
         await page.goto("/");
         await isLive(page);
         await ovation.stop();

@@ -6,7 +6,7 @@ const barWidth = (page, name) =>
     return item.querySelector(".fill").getBoundingClientRect().right - bar.left;
   });
 
-test("a vote cast shows, and its bar grows with the next ones", async ({ page, ovation }) => {
+test("a vote appears, and its bar grows with further votes", async ({ page, ovation }) => {
   await page.goto("/");
   await isLive(page);
   await ovation.cast("Pink Floyd");
@@ -21,7 +21,7 @@ test("a vote cast shows, and its bar grows with the next ones", async ({ page, o
   expect(await barWidth(page, "Pink Floyd")).toBeGreaterThan(3 * width);
 });
 
-test("a band that overtakes glides past the rows it passes", async ({ page, ovation }) => {
+test("a band that overtakes others moves past their rows in an animation", async ({ page, ovation }) => {
   await page.addInitScript(() => {
     window.glides = [];
     const animate = Element.prototype.animate;
@@ -42,7 +42,7 @@ test("a band that overtakes glides past the rows it passes", async ({ page, ovat
   await isAtRest(page);
   const tops = await page.getByRole("listitem").filter({ has: page.locator(".name") }).evaluateAll((items) => items.map((item) => item.getBoundingClientRect().top));
   expect(tops).toEqual([...tops].sort((a, b) => a - b));
-  // The three votes may have been counted in one step or in more.
+  // The three votes may be counted in one step or in several.
   const travelled = {};
   for (const [name, dy] of await page.evaluate(() => window.glides)) travelled[name] = (travelled[name] ?? 0) + dy;
   expect(travelled["Pink Floyd"]).toBeGreaterThanOrEqual(2 * height - 2);
@@ -50,7 +50,7 @@ test("a band that overtakes glides past the rows it passes", async ({ page, ovat
   expect(Math.abs(travelled.Queen)).toBeLessThanOrEqual(2 * height);
 });
 
-test("nothing moves for those who prefer stillness", async ({ page, ovation }) => {
+test("nothing moves if the user prefers reduced motion", async ({ page, ovation }) => {
   await page.emulateMedia({ reducedMotion: "reduce" });
   await page.addInitScript(() => {
     window.movements = 0;
@@ -69,14 +69,14 @@ test("nothing moves for those who prefer stillness", async ({ page, ovation }) =
   expect(await page.evaluate(() => window.movements)).toBe(0);
 });
 
-test("equal votes are an equal rank", async ({ page, ovation }) => {
+test("bands with equal votes have equal ranks", async ({ page, ovation }) => {
   await ovation.castMany([["Queen", 3], ["ABBA", 2], ["Blur", 2], ["Muse", 1]]);
   await page.goto("/");
   await expect(page.locator("#rows .rank")).toHaveText(["1", "2", "2", "4"]);
   await expect(row(page, "Queen").locator(".share")).toHaveText("37.5%");
 });
 
-test("twenty bands are shown, the rest as one, and all on demand", async ({ page, ovation }) => {
+test("twenty bands are shown, the others as one row, and up to a hundred on demand", async ({ page, ovation }) => {
   const names = Array.from({ length: 105 }, (_, i) => `Band ${String(i + 1).padStart(3, "0")}`);
   await ovation.castMany(names.map((name, i) => [name, i < 100 ? 2 : 1]));
   await page.goto("/");
@@ -94,19 +94,35 @@ test("twenty bands are shown, the rest as one, and all on demand", async ({ page
   await expect(page.locator("#rows > li")).toHaveCount(20);
 });
 
-test("the figures and the doors add up", async ({ page, ovation }) => {
+test("the totals and the votes by producer add up", async ({ page, ovation }) => {
   await ovation.castMany([["Queen", 4], ["ABBA", 3]]);
   await page.goto("/");
   await expect.poll(() => figure(page, "Votes counted")).toBe(7);
   await expect.poll(() => figure(page, "Accepted")).toBe(7);
   await expect.poll(() => figure(page, "Behind")).toBe(0);
-  await expect(page.locator("#doors > li")).toHaveText([/gRPC 0 0\.0%/, /REST 7 100\.0%/]);
+  await expect(page.locator("#producers > li")).toHaveText([/gRPC 0 0\.0%/, /REST 7 100\.0%/]);
 });
 
-test.describe("with votes all the time", () => {
+test("while votes are counted again, the page says so and how far it is", async ({ page, ovation }) => {
+  await ovation.cast("Queen");
+  const notice = page.locator("#recount");
+  await page.route("**/v1/contests/bands/tally", async (route) => {
+    const tally = await (await route.fetch()).json();
+    await route.fulfill({ json: { ...tally, processed: 40, accepted: 100, recounting: true } });
+  });
+  await page.route("**/v1/contests/bands/tally/stream", (route) => route.abort());
+  await page.goto("/");
+  await expect(notice).toContainText("being counted again: 40 % done");
+
+  await page.unrouteAll();
+  await expect(notice).toBeHidden();
+  await expect.poll(() => figure(page, "Votes counted")).toBe(1);
+});
+
+test.describe("with continuous votes", () => {
   test.use({ demo: 200 });
 
-  test("counts rise, bands overtake, and the order is always that of the votes", async ({ page }) => {
+  test("counts rise, bands overtake each other, and the order always follows the votes", async ({ page }) => {
     await page.goto("/");
     await expect.poll(() => figure(page, "Votes counted")).toBeGreaterThan(0);
     const first = await figure(page, "Votes counted");

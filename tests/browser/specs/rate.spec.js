@@ -2,7 +2,7 @@ import { expect, figure, isLive, test } from "../support/test.js";
 
 const summary = (page) => page.locator("#rate-summary");
 
-test("votes show in the rate, in words and over the range that is chosen", async ({ page, ovation }) => {
+test("the summary of the rate counts the votes of the selected range", async ({ page, ovation }) => {
   await page.goto("/");
   await isLive(page);
   await expect(summary(page)).toHaveText("No votes in the last 5 minutes.");
@@ -14,7 +14,7 @@ test("votes show in the rate, in words and over the range that is chosen", async
   await expect(summary(page)).toContainText("12 votes in the last 15 minutes");
 });
 
-test("the chart is drawn, also at another size", async ({ page, ovation }) => {
+test("the chart is drawn, also after a resize", async ({ page, ovation }) => {
   await ovation.castMany([["Queen", 50]]);
   await page.goto("/");
   await expect(summary(page)).toContainText("50 votes");
@@ -31,7 +31,7 @@ test("the chart is drawn, also at another size", async ({ page, ovation }) => {
     .toBeLessThan(2);
 });
 
-test("the second that still runs is never shown, whatever the reader's clock says", async ({ page }) => {
+test("the current second is never shown, even if the browser's clock is wrong", async ({ page }) => {
   const behind = 3_600_000;
   await page.route("**/v1/rates?*", (route) => {
     const now = Date.now() - behind;
@@ -51,10 +51,10 @@ test("the second that still runs is never shown, whatever the reader's clock say
   expect(await page.evaluate(() => [...new Set(window.paces)].filter((text) => text !== "–"))).toEqual(["100"]);
 });
 
-test.describe("with votes all the time", () => {
+test.describe("with continuous votes", () => {
   test.use({ demo: 200 });
 
-  test("the page says how many votes a second come in", async ({ page }) => {
+  test("the page shows the votes per second", async ({ page }) => {
     await page.goto("/");
     await expect.poll(() => figure(page, "Votes per second"), { timeout: 30_000 }).toBeGreaterThan(100);
   });

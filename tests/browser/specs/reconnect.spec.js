@@ -2,11 +2,11 @@ import { expect, figure, isLive, showsVotes, test } from "../support/test.js";
 
 const state = (page) => page.getByRole("status");
 
-test.describe("while the server is away", () => {
+test.describe("without the server", () => {
   test.use({ expectedErrors: [/^Failed to load resource: (net::ERR_|.* 503 )/] });
 
   for (const signal of ["SIGTERM", "SIGKILL"]) {
-    test(`the page comes back by itself after ${signal} and a restart, and no count is lower`, async ({ page, ovation }) => {
+    test(`the page reconnects after ${signal} and a restart, and no count decreases`, async ({ page, ovation }) => {
       await page.addInitScript(() => {
         window.counted = [];
         addEventListener("DOMContentLoaded", () => {
@@ -19,7 +19,7 @@ test.describe("while the server is away", () => {
       await expect.poll(() => figure(page, "Votes counted")).toBe(3);
 
       await ovation.stop(signal);
-      await expect(state(page)).toHaveText(/Reconnecting… counts of \d\d:\d\d:\d\d/);
+      await expect(state(page)).toHaveText(/Reconnecting… counts as of \d\d:\d\d:\d\d/);
       await showsVotes(page, "Pink Floyd", 2);
 
       await ovation.start();
@@ -34,7 +34,7 @@ test.describe("while the server is away", () => {
     });
   }
 
-  test("a server that falls silent is taken for dead, and found again", async ({ page, ovation }) => {
+  test("the page reconnects to a server that stops responding and resumes", async ({ page, ovation }) => {
     await page.clock.install();
     await page.goto("/");
     await ovation.cast("Queen");
@@ -48,7 +48,7 @@ test.describe("while the server is away", () => {
     await showsVotes(page, "Queen", 2);
   });
 
-  test("a long absence is called offline, and ends as well", async ({ page, ovation }) => {
+  test("after a long absence of the server the page is offline, and it reconnects", async ({ page, ovation }) => {
     await page.clock.install();
     await page.goto("/");
     await isLive(page);

@@ -1,4 +1,4 @@
-// The program under test: `ovation up` on free ports, with data of its own.
+// The program under test: `ovation up` on free ports, with its own data folder.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -8,8 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-const READY_WITHIN_MS = 30_000;
-const STOPPED_WITHIN_MS = 15_000;
+const READY_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 15_000;
 const PORTS = ["rest", "grpc", "results", "results-grpc", "admin"];
 
 export class Ovation {
@@ -17,9 +17,9 @@ export class Ovation {
   #addresses;
   #demo;
   #process = null;
-  #said = "";
+  #output = "";
 
-  /** `demo` is a rate of votes per second the program casts by itself; 0 is none. */
+  /** Creates a program that is not started. `demo` is the rate, in votes per second, of its demo votes; 0 is none. */
   static async create(demo) {
     const ovation = new Ovation();
     ovation.#data = await mkdtemp(join(tmpdir(), "ovation-browser-"));
@@ -37,47 +37,47 @@ export class Ovation {
     return this.#addresses.rest;
   }
 
-  /** Starts the program, again on the same data and ports if it ran before, and waits until it is ready. */
+  /** Starts the program and waits until it is ready. A restart uses the same data and ports. */
   async start() {
     const program = process.env.OVATION_BIN;
-    if (!program) throw new Error("OVATION_BIN is not set: start the tests by ./run");
+    if (!program) throw new Error("OVATION_BIN is not set: start the tests with ./run");
     const flags = ["--data", this.#data, ...Object.entries(this.#addresses).flatMap(([name, address]) => [`--${name}`, address])];
     if (this.#demo) flags.push("--demo", String(this.#demo));
     const child = spawn(program, ["up", ...flags], { stdio: ["ignore", "pipe", "pipe"] });
     this.#process = child;
-    this.#said = "";
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.#said = (this.#said + text).slice(-4_000)));
+    this.#output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.#output = (this.#output + text).slice(-4_000)));
     const failed = once(child, "error").then(([error]) => Promise.reject(error));
     failed.catch(() => {});
     await Promise.race([this.#ready(child), failed]);
   }
 
   async #ready(child) {
-    const deadline = Date.now() + READY_WITHIN_MS;
+    const deadline = Date.now() + READY_TIMEOUT_MS;
     while (Date.now() < deadline) {
-      if (child.exitCode !== null) throw new Error(`the program ended with ${child.exitCode}:\n${this.#said}`);
-      const answer = await fetch(`http://${this.#addresses.admin}/readyz`).catch(() => null);
-      if (answer?.status === 200) return;
+      if (child.exitCode !== null) throw new Error(`the program ended with ${child.exitCode}:\n${this.#output}`);
+      const response = await fetch(`http://${this.#addresses.admin}/readyz`).catch(() => null);
+      if (response?.status === 200) return;
       await pause(50);
     }
-    throw new Error(`the program is not ready after ${READY_WITHIN_MS} ms:\n${this.#said}`);
+    throw new Error(`the program is not ready after ${READY_TIMEOUT_MS} ms:\n${this.#output}`);
   }
 
   signal(name) {
     this.#process.kill(name);
   }
 
-  /** Ends the program and waits until it is gone. */
+  /** Sends a signal to the program and waits for its end. */
   async stop(signal = "SIGTERM") {
     const child = this.#process;
     this.#process = null;
     if (!child || child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
-    const gone = once(child, "exit");
+    const exited = once(child, "exit");
     child.kill("SIGCONT");
     child.kill(signal);
-    const tooLate = setTimeout(() => child.kill("SIGKILL"), STOPPED_WITHIN_MS);
-    await gone;
-    clearTimeout(tooLate);
+    const killTimer = setTimeout(() => child.kill("SIGKILL"), STOP_TIMEOUT_MS);
+    await exited;
+    clearTimeout(killTimer);
   }
 
   async remove() {
@@ -85,19 +85,19 @@ export class Ovation {
     await rm(this.#data, { recursive: true, force: true });
   }
 
-  /** Casts a vote for each name, in order; each is on the log when this returns. */
+  /** Casts a vote for each name, in order. All votes are on the log when this returns. */
   async cast(...names) {
     for (const name of names) {
-      const answer = await this.#post("/v1/votes", { name });
-      if (answer.status !== 202) throw new Error(`vote for ${name}: ${answer.status} ${await answer.text()}`);
+      const response = await this.#post("/v1/votes", { name });
+      if (response.status !== 202) throw new Error(`vote for ${name}: ${response.status} ${await response.text()}`);
     }
   }
 
-  /** Casts many at once: `votes` is pairs of a name and how many. */
+  /** Casts many votes in one batch. `votes` are pairs of a name and a number of votes. */
   async castMany(votes) {
     const batch = votes.flatMap(([name, count]) => Array.from({ length: count }, () => ({ name })));
-    const answer = await this.#post("/v1/votes/batch", batch);
-    if (answer.status !== 200) throw new Error(`batch: ${answer.status} ${await answer.text()}`);
+    const response = await this.#post("/v1/votes/batch", batch);
+    if (response.status !== 200) throw new Error(`batch: ${response.status} ${await response.text()}`);
   }
 
   #post(path, body) {
@@ -110,8 +110,8 @@ export class Ovation {
 }
 
 /**
- * Ports that were free a moment ago; held together, so that they differ. They are below those that outgoing connections are
- * given, so none of those takes one meanwhile.
+ * Returns free ports. All are bound at the same time, so they differ. They are below the range of ports for outgoing connections, so
+ * no connection takes one before the program binds it.
  */
 async function freePorts(count) {
   const servers = [];

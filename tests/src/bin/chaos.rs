@@ -1,30 +1,30 @@
-//! `dev/chaos`: floods the real programs on the real servers, breaks them at random, and checks every promise.
+//! `dev/chaos` floods the real programs on real servers, injects random faults, and checks every promise.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use tests::chaos::{Options, run};
 
-/// Flood Ovation on real servers, break things at random, and check that every vote is counted once
+/// Flood Ovation on real servers, inject random faults, and check that every vote is counted once
 #[derive(Parser)]
 #[command(name = "dev/chaos", after_help = "Example:\n  dev/chaos --minutes 10 --seed 7")]
 struct Flags {
-    /// How long to flood it
+    /// The length of the flood in minutes
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// Which plan of faults; a random one if absent. The same seed gives the same plan
+    /// The seed of the plan of faults [default: random]. The same seed gives the same plan
     #[arg(long)]
     seed: Option<u64>,
-    /// Votes a second
+    /// Votes per second
     #[arg(long, default_value_t = 400.0)]
     rate: f64,
-    /// Kafka brokers
+    /// The number of Kafka brokers
     #[arg(long, default_value_t = 1)]
     brokers: u16,
-    /// Where the servers' data and all logs are
+    /// The folder of the servers' data and all logs
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
-    /// The first of 40 ports
+    /// The first of 40 consecutive ports
     #[arg(long, default_value_t = 19_400)]
     port: u16,
 }

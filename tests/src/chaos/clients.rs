@@ -1,8 +1,9 @@
-//! The clients: they vote, and send a vote again with its own `vote_id` until they are told what became of it.
+//! The clients cast votes. A client sends a vote again, with the same `vote_id`, until the client receives a final
+//! response.
 //!
-//! Some are impatient: they give up after a moment and send again while the first is still on its way. Some send what was
-//! acknowledged long ago once more. In one of the contests many vote twice. The next attempt may go to any door, of either
-//! protocol.
+//! Some attempts are impatient: the client gives up after a few milliseconds, and sends the vote again while the first
+//! request is in flight. Sometimes a client sends a vote again that was acknowledged before. In one of the contests,
+//! many voters vote twice. Each attempt may go to any producer, over REST or gRPC.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::v1::{CastVoteRequest, vote_service_client::VoteServiceClient};
+use proto::v1::CastVoteRequest;
+use proto_grpc::v1::vote_service_client::VoteServiceClient;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -26,23 +28,23 @@ use tonic::{
 use uuid::Uuid;
 
 use super::{
+    history::{Cast, ClientHistory, ONCE, OPEN, Receipt},
     processes::Addresses,
-    told::{Cast, ONCE, OPEN, Receipt, Told},
 };
 
-/// How long a patient client waits for an answer. Doors answer within two seconds while they live.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a patient attempt. A running producer responds within two seconds.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client goes on trying once nothing is down any more. Before that it never gives up.
-const PERSISTENCE: Duration = Duration::from_mins(1);
+/// How long the clients keep sending a vote again after voting has stopped. Before the stop, a client never gives up.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How many clients there are: enough that a few slow answers don't hold up the rate.
+/// The number of clients. There are many, because a few slow responses must not reduce the rate.
 const CLIENTS: u32 = 32;
 
-/// Voters of [`ONCE`]: few enough that some vote twice.
+/// The number of voters in [`ONCE`]. There are few, because some voters must vote twice.
 const VOTERS: u32 = 5_000;
 
-/// The bands of [`OPEN`] have names that try the stores' encodings.
+/// The bands of [`OPEN`]: name, album and year. The names test the encodings of the stores.
 const BANDS: [(&str, &str, u32); 8] = [
     ("Queen", "Jazz", 1978),
     ("Pink Floyd", "The Wall", 1979),
@@ -57,96 +59,102 @@ const BANDS: [(&str, &str, u32); 8] = [
 /// The candidates of [`ONCE`].
 pub const CANDIDATES: [&str; 3] = ["Queen", "Björk", "東京事変"];
 
-/// All clients, while they vote.
+/// All clients.
 pub struct Clients {
-    shared: Arc<Shared>,
+    state: Arc<ClientsState>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
+/// The state that the clients share.
+struct ClientsState {
     casts: Mutex<Vec<Cast>>,
-    /// Ballots that were sent at least once, in [`OPEN`] and in [`ONCE`] (where two may be of one voter).
-    sent: [AtomicUsize; 2],
-    over_since: OnceLock<Instant>,
-    answers: Mutex<BTreeMap<String, usize>>,
-    /// The slowest answer of a door that lived to give it.
+    /// The number of votes in [`OPEN`] and in [`ONCE`], counted before the first attempt. Two votes in [`ONCE`] may be
+    /// from the same voter.
+    cast: [AtomicUsize; 2],
+    /// The time at which voting stopped.
+    stopped_at: OnceLock<Instant>,
+    /// The number of responses by kind.
+    responses: Mutex<BTreeMap<String, usize>>,
+    /// The longest time until a receipt, or until a producer reported that it is unavailable.
     slowest: Mutex<Duration>,
+    /// Responses that violate the API.
     problems: Mutex<Vec<String>>,
 }
 
-/// What an attempt came to.
-enum Answer {
+/// The result of one attempt to cast a vote.
+enum Attempt {
     Receipt(Receipt),
-    /// Not now; the text is for the statistics.
-    Again(String),
-    /// Never.
+    /// The client tries again. The text is for the statistics.
+    Retry(String),
+    /// The producer refused the vote permanently.
     Refused(String),
 }
 
 impl Clients {
-    /// Starts to vote, at `rate` votes a second altogether.
+    /// Starts the clients, which together cast `rate` votes per second.
     pub fn start(addresses: &Addresses, rate: f64, seed: u64, runtime: &Handle) -> Self {
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ClientsState {
             casts: Mutex::default(),
-            sent: Default::default(),
-            over_since: OnceLock::new(),
-            answers: Mutex::default(),
+            cast: Default::default(),
+            stopped_at: OnceLock::new(),
+            responses: Mutex::default(),
             slowest: Mutex::default(),
             problems: Mutex::default(),
         });
         let channels: Vec<Channel> = {
-            // Connections are made within a runtime, when they are needed.
+            // A lazy connection must be created in the context of a runtime.
             let _guard = runtime.enter();
             let lazy =
                 |address: &SocketAddr| Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
             addresses.grpc.iter().map(lazy).collect()
         };
-        let every = Duration::from_secs_f64(f64::from(CLIENTS) / rate);
+        let interval = Duration::from_secs_f64(f64::from(CLIENTS) / rate);
         let threads = (0..CLIENTS).map(|number| {
             let client = Client {
-                shared: Arc::clone(&shared),
+                state: Arc::clone(&state),
                 random: StdRng::seed_from_u64(seed ^ (u64::from(number) << 32)),
                 rest: addresses.rest.clone(),
                 agent: ureq::Agent::config_builder().http_status_as_error(false).build().into(),
                 grpc: channels.iter().cloned().map(VoteServiceClient::new).collect(),
                 runtime: runtime.clone(),
             };
-            thread::spawn(move || client.vote(every))
+            thread::spawn(move || client.vote(interval))
         });
-        Self { threads: threads.collect(), shared }
+        Self { threads: threads.collect(), state }
     }
 
-    /// The most votes that a contest can have now.
-    pub fn sent(&self, contest: &str) -> usize {
-        self.shared.sent[usize::from(contest == ONCE)].load(Ordering::SeqCst)
+    /// Returns the number of votes that the clients have cast in a contest. The contest cannot have more.
+    pub fn cast_count(&self, contest: &str) -> usize {
+        self.state.cast[usize::from(contest == ONCE)].load(Ordering::SeqCst)
     }
 
-    /// Lets every client hear of its last vote, and tells what all were told.
-    pub fn finish(self, secret: Vec<u8>) -> Outcome {
-        self.shared.over_since.get_or_init(Instant::now);
+    /// Stops voting, waits for the receipts of the last votes, and returns the report.
+    pub fn finish(self, secret: Vec<u8>) -> ClientsReport {
+        self.state.stopped_at.get_or_init(Instant::now);
         self.threads.into_iter().for_each(|client| client.join().unwrap());
-        let shared = Arc::into_inner(self.shared).unwrap();
-        Outcome {
-            told: Told { casts: shared.casts.into_inner().unwrap(), secret },
-            answers: shared.answers.into_inner().unwrap(),
-            slowest: shared.slowest.into_inner().unwrap(),
-            problems: shared.problems.into_inner().unwrap(),
+        let state = Arc::into_inner(self.state).unwrap();
+        ClientsReport {
+            history: ClientHistory { casts: state.casts.into_inner().unwrap(), secret },
+            responses: state.responses.into_inner().unwrap(),
+            slowest: state.slowest.into_inner().unwrap(),
+            problems: state.problems.into_inner().unwrap(),
         }
     }
 }
 
-/// What voting came to.
-pub struct Outcome {
-    pub told: Told,
-    /// How often each kind of answer was given.
-    pub answers: BTreeMap<String, usize>,
+/// The report of all clients.
+pub struct ClientsReport {
+    pub history: ClientHistory,
+    /// The number of responses by kind.
+    pub responses: BTreeMap<String, usize>,
+    /// The longest time until a receipt, or until a producer reported that it is unavailable.
     pub slowest: Duration,
-    /// Answers that break the interface.
+    /// Responses that violate the API.
     pub problems: Vec<String>,
 }
 
 struct Client {
-    shared: Arc<Shared>,
+    state: Arc<ClientsState>,
     random: StdRng,
     rest: Vec<SocketAddr>,
     agent: ureq::Agent,
@@ -159,82 +167,84 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Client {
-    fn vote(mut self, every: Duration) {
-        let mut due = Instant::now() + every.mul_f64(self.random.random());
-        while self.shared.over_since.get().is_none() {
+    /// Casts one vote per interval until voting stops.
+    fn vote(mut self, interval: Duration) {
+        let mut due = Instant::now() + interval.mul_f64(self.random.random());
+        while self.state.stopped_at.get().is_none() {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            // Votes that fell due while a door was down are not made up for.
-            due = (due + every).max(Instant::now());
+            // If a vote took longer than the interval, the votes that were due in this time are skipped.
+            due = (due + interval).max(Instant::now());
             let cast = if self.random.random_bool(0.1) { self.old_cast() } else { None };
             let cast = cast.unwrap_or_else(|| self.new_cast());
             self.send(cast);
         }
     }
 
-    /// A vote that was acknowledged before.
+    /// Selects a random vote. Returns its index if it was acknowledged before.
     fn old_cast(&mut self) -> Option<usize> {
-        let casts = lock(&self.shared.casts);
+        let casts = lock(&self.state.casts);
         let index = (!casts.is_empty()).then(|| self.random.random_range(0..casts.len()))?;
         (!casts[index].receipts.is_empty()).then_some(index)
     }
 
     fn new_cast(&mut self) -> usize {
         let (name, album, year) = BANDS[self.random.random_range(0..BANDS.len())];
-        let has_more = self.random.random_bool(0.5);
+        let has_details = self.random.random_bool(0.5);
         let mut cast = Cast {
             id: Uuid::now_v7(),
             contest: OPEN,
             name: name.to_owned(),
-            album: has_more.then(|| album.to_owned()),
-            year: has_more.then_some(year),
+            album: has_details.then(|| album.to_owned()),
+            year: has_details.then_some(year),
             voter: None,
             attempts: 0,
             receipts: Vec::new(),
-            refused: None,
+            refusal: None,
         };
         if self.random.random_bool(0.2) {
             cast.contest = ONCE;
             CANDIDATES[self.random.random_range(0..CANDIDATES.len())].clone_into(&mut cast.name);
             cast.voter = Some(format!("voter {}", self.random.random_range(0..VOTERS)));
         }
-        self.shared.sent[usize::from(cast.contest == ONCE)].fetch_add(1, Ordering::SeqCst);
-        let mut casts = lock(&self.shared.casts);
+        self.state.cast[usize::from(cast.contest == ONCE)].fetch_add(1, Ordering::SeqCst);
+        let mut casts = lock(&self.state.casts);
         casts.push(cast);
         casts.len() - 1
     }
 
-    /// Sends a vote until it is told what became of it.
+    /// Sends a vote until a final response, or until [`RETRY_TIMEOUT`].
     fn send(&mut self, index: usize) {
-        while self.shared.over_since.get().is_none_or(|since| since.elapsed() < PERSISTENCE) {
+        while self.state.stopped_at.get().is_none_or(|stopped_at| stopped_at.elapsed() < RETRY_TIMEOUT) {
             let cast = {
-                let cast = &mut lock(&self.shared.casts)[index];
+                let cast = &mut lock(&self.state.casts)[index];
                 cast.attempts += 1;
                 cast.clone()
             };
             let is_impatient = self.random.random_bool(0.03);
-            let patience = if is_impatient { Duration::from_millis(self.random.random_range(1..30)) } else { PATIENCE };
-            let sent = Instant::now();
+            let timeout =
+                if is_impatient { Duration::from_millis(self.random.random_range(1..30)) } else { RESPONSE_TIMEOUT };
+            let sent_at = Instant::now();
             let number = self.random.random_range(0..self.rest.len() + self.grpc.len());
-            let answer = if number < self.rest.len() {
-                self.send_rest(&cast, number, patience)
+            let attempt = if number < self.rest.len() {
+                self.send_rest(&cast, number, timeout)
             } else {
-                self.send_grpc(&cast, number - self.rest.len(), patience)
+                self.send_grpc(&cast, number - self.rest.len(), timeout)
             };
-            let kind = match &answer {
-                Answer::Receipt(receipt) => format!("{} receipt", receipt.door),
-                Answer::Again(_) if is_impatient => "given up by an impatient client".to_owned(),
-                Answer::Again(kind) | Answer::Refused(kind) => kind.clone(),
+            let kind = match &attempt {
+                Attempt::Receipt(receipt) => format!("{} receipt", receipt.producer),
+                Attempt::Retry(_) if is_impatient => "given up by an impatient client".to_owned(),
+                Attempt::Retry(kind) | Attempt::Refused(kind) => kind.clone(),
             };
-            if kind.ends_with("receipt") || kind.starts_with("503") || kind.ends_with("ed: door") {
-                let mut slowest = lock(&self.shared.slowest);
-                *slowest = (*slowest).max(sent.elapsed());
+            if kind.ends_with("receipt") || kind.starts_with("503") || kind.ends_with(": producer") {
+                let mut slowest = lock(&self.state.slowest);
+                *slowest = (*slowest).max(sent_at.elapsed());
             }
-            *lock(&self.shared.answers).entry(kind).or_default() += 1;
-            let cast = &mut lock(&self.shared.casts)[index];
-            match answer {
-                Answer::Receipt(receipt) => return cast.receipts.push(receipt),
-                Answer::Refused(reason) => return cast.refused = Some(reason),
-                Answer::Again(_) => {}
+            *lock(&self.state.responses).entry(kind).or_default() += 1;
+            let cast = &mut lock(&self.state.casts)[index];
+            match attempt {
+                Attempt::Receipt(receipt) => return cast.receipts.push(receipt),
+                Attempt::Refused(reason) => return cast.refusal = Some(reason),
+                Attempt::Retry(_) => {}
             }
             if !is_impatient {
                 thread::sleep(Duration::from_millis(self.random.random_range(20..200)));
@@ -242,7 +252,7 @@ impl Client {
         }
     }
 
-    fn send_rest(&mut self, cast: &Cast, door: usize, patience: Duration) -> Answer {
+    fn send_rest(&mut self, cast: &Cast, producer: usize, timeout: Duration) -> Attempt {
         let Cast { id, contest, name, album, year, voter, .. } = cast;
         let mut body = json!({ "vote_id": id, "contest": contest, "name": name });
         for (field, value) in [("album", json!(album)), ("year", json!(year)), ("voter", json!(voter))] {
@@ -250,37 +260,38 @@ impl Client {
                 body[field] = value;
             }
         }
-        let request = self.agent.post(format!("http://{}/v1/votes", self.rest[door]));
-        let request = request.config().timeout_global(Some(patience)).build().content_type("application/json");
-        let answer = request.send(body.to_string()).and_then(|mut response| {
+        let request = self.agent.post(format!("http://{}/v1/votes", self.rest[producer]));
+        let request = request.config().timeout_global(Some(timeout)).build().content_type("application/json");
+        let response = request.send(body.to_string()).and_then(|mut response| {
             let body = response.body_mut().read_to_string()?;
             Ok((response.status().as_u16(), serde_json::from_str(&body).unwrap_or(Value::Null)))
         });
-        match answer {
-            Err(_) => Answer::Again("no answer over REST".to_owned()),
+        match response {
+            Err(_) => Attempt::Retry("no response over REST".to_owned()),
             Ok((202, body)) => self.read_receipt(&body, cast),
             Ok((503, body)) => {
-                // A door that is closing may not have read the vote; whoever read it says which it was.
-                let (slug, told) = (body["type"].as_str().unwrap_or("without a type"), body["vote_id"].as_str());
-                if slug.ends_with("log-unavailable") && told != Some(id.to_string().as_str()) {
-                    self.problem(format!("503 for {id} says it is about {told:?}"));
+                // A producer that shuts down may not have read the vote. A producer that has read it returns its id.
+                let (slug, vote_id) = (body["type"].as_str().unwrap_or("without a type"), body["vote_id"].as_str());
+                if slug.ends_with("log-unavailable") && vote_id != Some(id.to_string().as_str()) {
+                    self.report_problem(format!("503 for {id} has the vote_id {vote_id:?}"));
                 }
-                Answer::Again(format!("503 {slug}"))
+                Attempt::Retry(format!("503 {slug}"))
             }
-            Ok((status @ 400..500, body)) => Answer::Refused(format!("{status} {body}")),
+            Ok((status @ 400..500, body)) => Attempt::Refused(format!("{status} {body}")),
             Ok((status, body)) => {
-                self.problem(format!("{status} {body} for {id}"));
-                Answer::Again(status.to_string())
+                self.report_problem(format!("{status} {body} for {id}"));
+                Attempt::Retry(status.to_string())
             }
         }
     }
 
-    fn read_receipt(&self, body: &Value, cast: &Cast) -> Answer {
+    /// Reads the receipt of a vote. A receipt of another vote, or without a field, violates the API.
+    fn read_receipt(&self, body: &Value, cast: &Cast) -> Attempt {
         let read = || {
             let accepted_at: jiff::Timestamp = body["accepted_at"].as_str()?.parse().ok()?;
             let is_ours = body["vote_id"] == cast.id.to_string() && body["contest"] == cast.contest;
             is_ours.then_some(Receipt {
-                door: "rest",
+                producer: "rest",
                 partition: body["partition"].as_i64()?.try_into().ok()?,
                 offset: body["offset"].as_i64()?,
                 accepted_at: accepted_at.as_millisecond(),
@@ -288,14 +299,14 @@ impl Client {
         };
         read().map_or_else(
             || {
-                self.problem(format!("the receipt of {} is {body}", cast.id));
-                Answer::Again("a wrong receipt".to_owned())
+                self.report_problem(format!("the receipt for {} is {body}", cast.id));
+                Attempt::Retry("a wrong receipt".to_owned())
             },
-            Answer::Receipt,
+            Attempt::Receipt,
         )
     }
 
-    fn send_grpc(&mut self, cast: &Cast, door: usize, patience: Duration) -> Answer {
+    fn send_grpc(&mut self, cast: &Cast, producer: usize, timeout: Duration) -> Attempt {
         let request = CastVoteRequest {
             name: cast.name.clone(),
             album: cast.album.clone(),
@@ -305,18 +316,18 @@ impl Client {
             voter: cast.voter.clone(),
             vote_id: Some(cast.id.to_string()),
         };
-        let call = self.grpc[door].cast_vote(request);
-        let Ok(answer) = self.runtime.block_on(async { tokio::time::timeout(patience, call).await }) else {
-            return Answer::Again("no answer over gRPC".to_owned());
+        let call = self.grpc[producer].cast_vote(request);
+        let Ok(response) = self.runtime.block_on(async { tokio::time::timeout(timeout, call).await }) else {
+            return Attempt::Retry("no response over gRPC".to_owned());
         };
-        let status = match answer {
+        let status = match response {
             Ok(receipt) => {
                 let receipt = receipt.into_inner();
                 if receipt.vote_id != cast.id.to_string() || receipt.contest != cast.contest {
-                    self.problem(format!("the receipt of {} is {receipt:?}", cast.id));
+                    self.report_problem(format!("the receipt for {} is {receipt:?}", cast.id));
                 }
-                return Answer::Receipt(Receipt {
-                    door: "grpc",
+                return Attempt::Receipt(Receipt {
+                    producer: "grpc",
                     partition: i32::try_from(receipt.partition).unwrap(),
                     offset: i64::try_from(receipt.offset).unwrap(),
                     accepted_at: receipt.accepted_at_ms,
@@ -324,26 +335,26 @@ impl Client {
             }
             Err(status) => status,
         };
-        // A status that tonic made of a broken connection has a cause; one that the door sent has none.
-        let of = if std::error::Error::source(&status).is_some() { "connection" } else { "door" };
-        match (of, status.code()) {
-            ("connection", code) => Answer::Again(format!("{code:?}: connection")),
-            (_, Code::Unavailable) => Answer::Again("Unavailed: door".to_owned()),
-            (_, Code::ResourceExhausted) => Answer::Again("ResourceExhausted: door".to_owned()),
-            // What hyper says of a connection that ended under a call has no cause by the time it is here.
+        // A status that tonic created for a broken connection has a source. A status from the producer has none.
+        let origin = if std::error::Error::source(&status).is_some() { "connection" } else { "producer" };
+        match (origin, status.code()) {
+            ("connection", code) => Attempt::Retry(format!("{code:?}: connection")),
+            (_, Code::Unavailable) => Attempt::Retry("Unavailable: producer".to_owned()),
+            (_, Code::ResourceExhausted) => Attempt::Retry("ResourceExhausted: producer".to_owned()),
+            // hyper's error for a connection that ended during a call has no source here.
             (_, Code::Unknown | Code::Cancelled | Code::Internal) => {
-                Answer::Again(format!("{:?}: call", status.code()))
+                Attempt::Retry(format!("{:?}: call", status.code()))
             }
-            _ => Answer::Refused(format!("{status:?}")),
+            _ => Attempt::Refused(format!("{status:?}")),
         }
     }
 
-    fn problem(&self, problem: String) {
-        lock(&self.shared.problems).push(problem);
+    fn report_problem(&self, problem: String) {
+        lock(&self.state.problems).push(problem);
     }
 }
 
-/// A draw of anything that can be drawn from a range of milliseconds.
-pub fn millis(random: &mut impl Rng, range: std::ops::Range<u64>) -> Duration {
+/// Draws a random duration from a range of milliseconds.
+pub fn random_millis(random: &mut impl Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(random.random_range(range))
 }

@@ -1,4 +1,4 @@
-//! The system under test: each service as a program of its own, started again at once when it ends, as Kubernetes would.
+//! The processes of the system under test. When a process ends, it is restarted at once, as Kubernetes would do.
 
 use std::{
     collections::BTreeMap,
@@ -11,24 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ending::on_signal, program_named, stack::Urls};
+use crate::{on_signal::on_signal, program_named, stack::Urls};
 
-/// How often it is looked whether a program has ended, and how much memory it has.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval at which the processes and their memory are checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A program that was told to leave has 8 seconds; the rest is for a busy machine.
-const LEAVE: Duration = Duration::from_secs(20);
+/// The longest time from SIGTERM to the end of a process. The programs allow 8 seconds; the rest is for a busy machine.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a program does, by its name.
+/// The kinds of programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ProgramKind {
     RestProducer,
     GrpcProducer,
     Consumer,
     Results,
 }
 
-impl Kind {
+impl ProgramKind {
     pub const ALL: [Self; 4] = [Self::RestProducer, Self::GrpcProducer, Self::Consumer, Self::Results];
 
     pub fn is_producer(self) -> bool {
@@ -45,48 +45,52 @@ impl Kind {
     }
 }
 
-/// A place in the fleet: one program with its address, which several processes fill one after the other.
-struct Place {
-    kind: Kind,
+/// A program of the fleet with its flags. At most one process runs the program at a time.
+struct Slot {
+    kind: ProgramKind,
     number: u16,
     command: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
-    /// Started again when it ends.
+    /// Whether the process is restarted when it ends.
     is_wanted: bool,
 }
 
 struct Process {
     child: Child,
-    /// Whether we asked for its end, and how.
-    ending: Option<Ending>,
+    /// How the process should end. `None` if the process was neither killed nor terminated.
+    expected_end: Option<ExpectedEnd>,
     is_paused: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Ending {
+enum ExpectedEnd {
     Killed,
-    Leaving(Instant),
+    /// Terminated at this time.
+    Terminated(Instant),
 }
 
-/// All programs. Killed when dropped.
+/// All programs. Dropping the fleet does not end the processes: the owner must call [`stop`](Self::stop) or
+/// [`kill_all`](Self::kill_all). SIGINT and SIGTERM kill the processes, too.
 #[derive(Clone)]
 pub struct Fleet {
-    inner: Arc<Mutex<Inner>>,
+    state: Arc<Mutex<FleetState>>,
     pub addresses: Addresses,
 }
 
-struct Inner {
-    places: Vec<Place>,
-    /// The most memory that a process of each kind had at any time, in KiB.
-    peaks: BTreeMap<Kind, u64>,
-    /// Processes that ended, or did not end, against our expectation.
+struct FleetState {
+    slots: Vec<Slot>,
+    /// The peak memory of a process of each kind, in KiB.
+    peaks: BTreeMap<ProgramKind, u64>,
+    /// Descriptions of the processes that ended unexpectedly, or did not end in time.
     problems: Vec<String>,
+    /// The number of processes that were started.
     starts: usize,
-    is_over: bool,
+    /// Whether all processes were killed. No process is started again.
+    is_killed: bool,
 }
 
-/// Where the doors and the results are.
+/// The addresses of the producers and the results.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub rest: Vec<SocketAddr>,
@@ -96,12 +100,13 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// On ports from `port`: 3 doors of each kind at most, results, and 20 admin ports.
-    pub fn new(port: u16, doors: u16) -> Self {
+    /// Returns addresses on the ports from `port`: at most 3 for each kind of producer, 2 for the results, and then one
+    /// admin port for each program.
+    pub fn new(port: u16, producers: u16) -> Self {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            rest: (0..doors).map(|door| at(port + door)).collect(),
-            grpc: (0..doors).map(|door| at(port + 3 + door)).collect(),
+            rest: (0..producers).map(|producer| at(port + producer)).collect(),
+            grpc: (0..producers).map(|producer| at(port + 3 + producer)).collect(),
             results: at(port + 6),
             first_admin: port + 8,
         }
@@ -109,22 +114,22 @@ impl Addresses {
 }
 
 impl Fleet {
-    /// Starts all doors, some consumers and the results, each with a log in `folder`.
+    /// Starts all producers, the results, and `consumers` consumers, each with a log file in `folder`.
     pub fn start(folder: &Path, addresses: Addresses, urls: &Urls, config: &Path, consumers: usize) -> Self {
         fs::create_dir_all(folder).unwrap();
-        let inner =
-            Inner { places: Vec::new(), peaks: BTreeMap::new(), problems: Vec::new(), starts: 0, is_over: false };
-        let fleet = Self { inner: Arc::new(Mutex::new(inner)), addresses };
-        let common = |kind: Kind, number: u16, more: &[String]| {
+        let state =
+            FleetState { slots: Vec::new(), peaks: BTreeMap::new(), problems: Vec::new(), starts: 0, is_killed: false };
+        let fleet = Self { state: Arc::new(Mutex::new(state)), addresses };
+        let add_slot = |kind: ProgramKind, number: u16, own_flags: &[String]| {
             let admin = fleet.addresses.first_admin + number;
             let mut command = vec![program_named(kind.name()).display().to_string()];
-            // A producer needs to know of the log alone.
+            // A producer needs only the vote log.
             let flags = urls.flags();
             command.extend(flags[..if kind.is_producer() { 2 } else { flags.len() }].iter().map(ToString::to_string));
-            let fixed = ["--config", &config.display().to_string(), "--admin", &format!("127.0.0.1:{admin}")];
-            command.extend(fixed.map(str::to_owned));
-            command.extend_from_slice(more);
-            fleet.lock().places.push(Place {
+            let common = ["--config", &config.display().to_string(), "--admin", &format!("127.0.0.1:{admin}")];
+            command.extend(common.map(str::to_owned));
+            command.extend_from_slice(own_flags);
+            fleet.lock().slots.push(Slot {
                 kind,
                 number,
                 command,
@@ -136,121 +141,135 @@ impl Fleet {
         let mut number = 0..;
         let mut next = || number.next().unwrap();
         let listen = |address: &SocketAddr| ["--listen".to_owned(), address.to_string()];
-        fleet.addresses.rest.iter().for_each(|address| common(Kind::RestProducer, next(), &listen(address)));
-        fleet.addresses.grpc.iter().for_each(|address| common(Kind::GrpcProducer, next(), &listen(address)));
+        fleet.addresses.rest.iter().for_each(|address| add_slot(ProgramKind::RestProducer, next(), &listen(address)));
+        fleet.addresses.grpc.iter().for_each(|address| add_slot(ProgramKind::GrpcProducer, next(), &listen(address)));
         let results = &fleet.addresses.results;
         let grpc = SocketAddr::from((results.ip(), results.port() + 1));
         let [flag, address] = listen(results);
-        common(Kind::Results, next(), &[flag, address, "--grpc".to_owned(), grpc.to_string()]);
-        (0..Self::MOST_CONSUMERS).for_each(|_| common(Kind::Consumer, next(), &[]));
-        for (place, index) in fleet.lock().places.iter_mut().filter(|place| place.kind == Kind::Consumer).zip(0..) {
-            place.is_wanted = index < consumers;
+        add_slot(ProgramKind::Results, next(), &[flag, address, "--grpc".to_owned(), grpc.to_string()]);
+        (0..Self::MAX_CONSUMERS).for_each(|_| add_slot(ProgramKind::Consumer, next(), &[]));
+        for (slot, index) in fleet.lock().slots.iter_mut().filter(|slot| slot.kind == ProgramKind::Consumer).zip(0..) {
+            slot.is_wanted = index < consumers;
         }
-        fleet.look();
-        let watched = Arc::downgrade(&fleet.inner);
-        let ended = Fleet { inner: Arc::clone(&fleet.inner), addresses: fleet.addresses.clone() };
-        on_signal(move || ended.end());
+        fleet.check_processes();
+        let clone = fleet.clone();
+        on_signal(move || clone.kill_all());
+        let weak_state = Arc::downgrade(&fleet.state);
         let addresses = fleet.addresses.clone();
-        thread::spawn(move || watch(&watched, &addresses));
+        thread::spawn(move || supervise(&weak_state, &addresses));
         fleet
     }
 
-    pub const MOST_CONSUMERS: usize = 5;
-    pub const FEWEST_CONSUMERS: usize = 2;
+    pub const MAX_CONSUMERS: usize = 5;
+    pub const MIN_CONSUMERS: usize = 2;
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, FleetState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts what is wanted and not there, notes what ended and what memory is used.
-    fn look(&self) {
-        let mut inner = self.lock();
-        let Inner { places, peaks, problems, starts, is_over } = &mut *inner;
-        if *is_over {
+    /// Starts the wanted programs that do not run, kills the processes that do not end in time after SIGTERM, and
+    /// records unexpected ends and the peak memory.
+    fn check_processes(&self) {
+        let mut state = self.lock();
+        let FleetState { slots, peaks, problems, starts, is_killed } = &mut *state;
+        if *is_killed {
             return;
         }
-        for place in places {
-            if let Some(process) = &mut place.process {
-                let peak = peaks.entry(place.kind).or_default();
-                *peak = (*peak).max(memory_peak(process.child.id()).unwrap_or(0));
+        for slot in slots {
+            if let Some(process) = &mut slot.process {
+                let peak = peaks.entry(slot.kind).or_default();
+                *peak = (*peak).max(peak_memory_kib(process.child.id()).unwrap_or(0));
                 if let Some(status) = process.child.try_wait().unwrap() {
-                    problems.extend(unexpected(place.kind, place.number, process.ending, status));
-                    place.process = None;
-                } else if let Some(Ending::Leaving(since)) = process.ending
+                    problems.extend(unexpected_end(slot.kind, slot.number, process.expected_end, status));
+                    slot.process = None;
+                } else if let Some(ExpectedEnd::Terminated(since)) = process.expected_end
                     && !process.is_paused
-                    && since.elapsed() > LEAVE
+                    && since.elapsed() > SHUTDOWN_TIMEOUT
                 {
-                    problems.push(format!("{} {} did not leave within {LEAVE:?}", place.kind.name(), place.number));
+                    problems.push(format!(
+                        "{} {} did not end within {SHUTDOWN_TIMEOUT:?}",
+                        slot.kind.name(),
+                        slot.number
+                    ));
                     process.child.kill().unwrap();
-                    process.ending = Some(Ending::Killed);
+                    process.expected_end = Some(ExpectedEnd::Killed);
                 }
             }
-            if place.is_wanted && place.process.is_none() {
-                place.process = Some(spawn(place));
+            if slot.is_wanted && slot.process.is_none() {
+                slot.process = Some(spawn(slot));
                 *starts += 1;
             }
         }
     }
 
-    /// The numbers of the places of a kind that run and are not about to end.
-    fn running(&self, is_of: impl Fn(Kind) -> bool) -> Vec<u16> {
-        let inner = self.lock();
-        let running = |place: &&Place| {
-            is_of(place.kind)
-                && place.process.as_ref().is_some_and(|process| process.ending.is_none() && !process.is_paused)
+    /// Returns the numbers of the slots of a kind whose process runs and was not killed, terminated or paused.
+    fn running(&self, is_kind: impl Fn(ProgramKind) -> bool) -> Vec<u16> {
+        let state = self.lock();
+        let running = |slot: &&Slot| {
+            is_kind(slot.kind)
+                && slot.process.as_ref().is_some_and(|process| process.expected_end.is_none() && !process.is_paused)
         };
-        inner.places.iter().filter(running).map(|place| place.number).collect()
+        state.slots.iter().filter(running).map(|slot| slot.number).collect()
     }
 
-    /// One of those that run, chosen by any number.
-    pub fn choose(&self, is_of: impl Fn(Kind) -> bool, number: usize) -> Option<u16> {
-        let running = self.running(is_of);
+    /// Returns the admin address of each running consumer.
+    pub fn consumers(&self) -> Vec<SocketAddr> {
+        let running = self.running(|kind| kind == ProgramKind::Consumer);
+        running
+            .into_iter()
+            .map(|number| SocketAddr::from(([127, 0, 0, 1], self.addresses.first_admin + number)))
+            .collect()
+    }
+
+    /// Selects one of the running slots of a kind: the slot at the index `number` modulo the count of these slots.
+    pub fn choose(&self, is_kind: impl Fn(ProgramKind) -> bool, number: usize) -> Option<u16> {
+        let running = self.running(is_kind);
         (!running.is_empty()).then(|| running[number % running.len()])
     }
 
-    fn with<T>(&self, number: u16, act: impl FnOnce(&mut Place) -> T) -> T {
-        act(&mut self.lock().places[usize::from(number)])
+    fn with_slot<T>(&self, number: u16, act: impl FnOnce(&mut Slot) -> T) -> T {
+        act(&mut self.lock().slots[usize::from(number)])
     }
 
     pub fn name(&self, number: u16) -> String {
-        self.with(number, |place| format!("{} {number}", place.kind.name()))
+        self.with_slot(number, |slot| format!("{} {number}", slot.kind.name()))
     }
 
-    /// SIGKILL: it gets no chance to finish anything.
+    /// Sends SIGKILL.
     pub fn kill(&self, number: u16) {
-        self.with(number, |place| {
-            if let Some(process) = &mut place.process {
-                process.ending = Some(Ending::Killed);
-                // It may have ended already.
+        self.with_slot(number, |slot| {
+            if let Some(process) = &mut slot.process {
+                process.expected_end = Some(ExpectedEnd::Killed);
+                // The process may have ended already.
                 let _ = process.child.kill();
             }
         });
     }
 
-    /// SIGTERM. It is started again, unless it is no longer wanted.
-    pub fn leave(&self, number: u16) {
-        self.with(number, |place| {
-            if let Some(process) = &mut place.process {
-                process.ending.get_or_insert(Ending::Leaving(Instant::now()));
+    /// Sends SIGTERM. The process is restarted if it is still wanted.
+    pub fn terminate(&self, number: u16) {
+        self.with_slot(number, |slot| {
+            if let Some(process) = &mut slot.process {
+                process.expected_end.get_or_insert(ExpectedEnd::Terminated(Instant::now()));
                 signal(process.child.id(), "TERM");
             }
         });
     }
 
-    /// SIGSTOP. Returns who it was.
+    /// Sends SIGSTOP. Returns the id of the process, or `None` if no process runs.
     pub fn pause(&self, number: u16) -> Option<u32> {
-        self.with(number, |place| {
-            let process = place.process.as_mut()?;
+        self.with_slot(number, |slot| {
+            let process = slot.process.as_mut()?;
             process.is_paused = true;
             signal(process.child.id(), "STOP");
             Some(process.child.id())
         })
     }
 
-    /// SIGCONT, if that process is still there.
-    pub fn wake(&self, number: u16, pid: Option<u32>) {
-        self.with(number, |place| {
-            if let Some(process) = &mut place.process
+    /// Sends SIGCONT, if the process with this id still runs.
+    pub fn resume(&self, number: u16, pid: Option<u32>) {
+        self.with_slot(number, |slot| {
+            if let Some(process) = &mut slot.process
                 && Some(process.child.id()) == pid
             {
                 process.is_paused = false;
@@ -259,155 +278,173 @@ impl Fleet {
         });
     }
 
-    /// One consumer more, unless there are enough.
+    /// Adds a consumer. Returns its number, or `None` if there are [`MAX_CONSUMERS`](Self::MAX_CONSUMERS) already.
     pub fn add_consumer(&self) -> Option<u16> {
-        let mut inner = self.lock();
-        let free = |place: &&mut Place| place.kind == Kind::Consumer && !place.is_wanted;
-        let place = inner.places.iter_mut().find(free)?;
-        place.is_wanted = true;
-        Some(place.number)
+        let mut state = self.lock();
+        let is_free = |slot: &&mut Slot| slot.kind == ProgramKind::Consumer && !slot.is_wanted;
+        let slot = state.slots.iter_mut().find(is_free)?;
+        slot.is_wanted = true;
+        Some(slot.number)
     }
 
-    /// One consumer less, unless there are too few: it is told to leave.
+    /// Removes a running consumer with SIGTERM. Returns its number, or `None` if only
+    /// [`MIN_CONSUMERS`](Self::MIN_CONSUMERS) are left, or none runs.
     pub fn remove_consumer(&self, number: usize) -> Option<u16> {
-        let wanted = self.lock().places.iter().filter(|place| place.kind == Kind::Consumer && place.is_wanted).count();
-        if wanted <= Self::FEWEST_CONSUMERS {
+        let wanted =
+            self.lock().slots.iter().filter(|slot| slot.kind == ProgramKind::Consumer && slot.is_wanted).count();
+        if wanted <= Self::MIN_CONSUMERS {
             return None;
         }
-        let number = self.choose(|kind| kind == Kind::Consumer, number)?;
-        self.with(number, |place| place.is_wanted = false);
-        self.leave(number);
+        let number = self.choose(|kind| kind == ProgramKind::Consumer, number)?;
+        self.with_slot(number, |slot| slot.is_wanted = false);
+        self.terminate(number);
         Some(number)
     }
 
-    /// Stops all consumers, calls, and starts as many again.
+    /// Stops all consumers, calls `act`, and starts the same consumers again.
     pub fn without_consumers(&self, act: impl FnOnce()) {
         let consumers: Vec<u16> = {
-            let mut inner = self.lock();
-            let consumers = inner.places.iter_mut().filter(|place| place.kind == Kind::Consumer && place.is_wanted);
+            let mut state = self.lock();
+            let consumers = state.slots.iter_mut().filter(|slot| slot.kind == ProgramKind::Consumer && slot.is_wanted);
             consumers
-                .map(|place| {
-                    place.is_wanted = false;
-                    place.number
+                .map(|slot| {
+                    slot.is_wanted = false;
+                    slot.number
                 })
                 .collect()
         };
         for &consumer in &consumers {
-            self.leave(consumer);
+            self.terminate(consumer);
         }
-        self.wait_until_gone(Kind::Consumer);
+        self.wait_until_ended(ProgramKind::Consumer);
         act();
         for &consumer in &consumers {
-            self.with(consumer, |place| place.is_wanted = true);
+            self.with_slot(consumer, |slot| slot.is_wanted = true);
         }
     }
 
-    fn wait_until_gone(&self, kind: Kind) {
-        crate::wait_for("programs to leave", || {
-            self.lock().places.iter().all(|place| place.kind != kind || place.process.is_none())
+    fn wait_until_ended(&self, kind: ProgramKind) {
+        crate::wait_for("programs to end", || {
+            self.lock().slots.iter().all(|slot| slot.kind != kind || slot.process.is_none())
         });
     }
 
-    /// Tells all to leave and waits until they have.
+    /// Terminates all processes, and waits until they have ended.
     pub fn stop(&self) {
         let numbers: Vec<u16> = self
             .lock()
-            .places
+            .slots
             .iter_mut()
-            .map(|place| {
-                place.is_wanted = false;
-                place.number
+            .map(|slot| {
+                slot.is_wanted = false;
+                slot.number
             })
             .collect();
         for number in numbers {
-            self.leave(number);
+            self.terminate(number);
         }
-        for kind in Kind::ALL {
-            self.wait_until_gone(kind);
+        for kind in ProgramKind::ALL {
+            self.wait_until_ended(kind);
         }
     }
 
-    /// Waits until every program says that it is ready.
+    /// Waits until every program is ready.
     pub fn wait_until_ready(&self) {
         let numbers: Vec<u16> =
-            self.lock().places.iter().filter(|place| place.is_wanted).map(|place| place.number).collect();
+            self.lock().slots.iter().filter(|slot| slot.is_wanted).map(|slot| slot.number).collect();
         for number in numbers {
             let url = format!("http://127.0.0.1:{}/readyz", self.addresses.first_admin + number);
             crate::wait_for(&format!("{} to be ready", self.name(number)), || ureq::get(&url).call().is_ok());
         }
     }
 
-    /// The most memory of each kind, in MiB.
-    pub fn peaks(&self) -> BTreeMap<Kind, u64> {
+    /// Returns the peak memory of a process of each kind, in MiB.
+    pub fn peaks(&self) -> BTreeMap<ProgramKind, u64> {
         self.lock().peaks.iter().map(|(&kind, kib)| (kind, kib / 1024)).collect()
     }
 
-    /// What ended, or did not end, against our expectation.
+    /// Returns descriptions of the processes that ended unexpectedly, or did not end in time.
     pub fn problems(&self) -> Vec<String> {
         self.lock().problems.clone()
     }
 
+    /// Returns the number of processes that were started.
     pub fn starts(&self) -> usize {
         self.lock().starts
     }
 
-    /// How often the logs of a kind say something.
-    pub fn said(&self, kind: Kind, what: &str) -> usize {
-        let inner = self.lock();
-        let logs = inner.places.iter().filter(|place| place.kind == kind);
-        logs.map(|place| fs::read_to_string(&place.log).unwrap_or_default().matches(what).count()).sum()
+    /// Returns how often a text occurs in the logs of a kind.
+    pub fn log_count(&self, kind: ProgramKind, text: &str) -> usize {
+        let state = self.lock();
+        let logs = state.slots.iter().filter(|slot| slot.kind == kind);
+        logs.map(|slot| fs::read_to_string(&slot.log).unwrap_or_default().matches(text).count()).sum()
     }
 
-    /// Kills everything, at once.
-    pub fn end(&self) {
-        let mut inner = self.lock();
-        inner.is_over = true;
-        for process in inner.places.iter_mut().filter_map(|place| place.process.as_mut()) {
-            // SIGKILL ends a paused process, too. It may have ended already.
+    /// Kills all processes, and restarts none.
+    pub fn kill_all(&self) {
+        let mut state = self.lock();
+        state.is_killed = true;
+        for process in state.slots.iter_mut().filter_map(|slot| slot.process.as_mut()) {
+            // SIGKILL also ends a paused process. The process may have ended already.
             let _ = process.child.kill();
             let _ = process.child.wait();
         }
     }
 }
 
-fn watch(fleet: &Weak<Mutex<Inner>>, addresses: &Addresses) {
-    while let Some(inner) = fleet.upgrade() {
-        let fleet = Fleet { inner, addresses: addresses.clone() };
-        fleet.look();
-        if fleet.lock().is_over {
-            return;
-        }
-        drop(fleet);
-        thread::sleep(LOOK);
+/// Kills all processes when dropped.
+pub struct KillOnDrop<'a>(pub &'a Fleet);
+
+impl Drop for KillOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.kill_all();
     }
 }
 
-fn spawn(place: &Place) -> Process {
-    let log = File::options().create(true).append(true).open(&place.log).unwrap();
-    let mut command = Command::new(&place.command[0]);
-    command.args(&place.command[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    Process { child: command.spawn().unwrap(), ending: None, is_paused: false }
+/// Checks the processes until they were killed, or until the fleet is gone.
+fn supervise(weak_state: &Weak<Mutex<FleetState>>, addresses: &Addresses) {
+    while let Some(state) = weak_state.upgrade() {
+        let fleet = Fleet { state, addresses: addresses.clone() };
+        fleet.check_processes();
+        if fleet.lock().is_killed {
+            return;
+        }
+        drop(fleet);
+        thread::sleep(POLL_INTERVAL);
+    }
 }
 
-/// What is wrong with a process' end, if anything is.
-fn unexpected(kind: Kind, number: u16, ending: Option<Ending>, status: ExitStatus) -> Option<String> {
-    let problem = match ending {
-        Some(Ending::Killed) => return None,
-        Some(Ending::Leaving(_)) if status.success() => return None,
-        Some(Ending::Leaving(_)) => "was told to leave and",
-        None => "",
+fn spawn(slot: &Slot) -> Process {
+    let log = File::options().create(true).append(true).open(&slot.log).unwrap();
+    let mut command = Command::new(&slot.command[0]);
+    command.args(&slot.command[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    Process { child: command.spawn().unwrap(), expected_end: None, is_paused: false }
+}
+
+/// Returns a description of the end of a process, if the end is unexpected.
+fn unexpected_end(
+    kind: ProgramKind,
+    number: u16,
+    expected_end: Option<ExpectedEnd>,
+    status: ExitStatus,
+) -> Option<String> {
+    let problem = match expected_end {
+        Some(ExpectedEnd::Killed) => return None,
+        Some(ExpectedEnd::Terminated(_)) if status.success() => return None,
+        Some(ExpectedEnd::Terminated(_)) => "was terminated and ended",
+        None => "ended",
     };
-    Some(format!("{} {number} {problem} ended with {status}", kind.name()))
+    Some(format!("{} {number} {problem} with {status}", kind.name()))
 }
 
-/// Sends a signal by its name.
+/// Sends a signal. `name` is the name of the signal without `SIG`.
 pub fn signal(pid: u32, name: &str) {
-    // The process may be gone: then there is nothing to tell it.
+    // The process may have ended already.
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
-/// The most resident memory that a process had, in KiB.
-fn memory_peak(pid: u32) -> Option<u64> {
+/// Returns the peak resident memory of a process, in KiB.
+fn peak_memory_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! Reads the stores, with the drivers alone.
+//! This module reads the stores with the drivers only, without the adapters of the system.
 
 use std::{
     collections::BTreeMap,
@@ -20,37 +20,37 @@ use uuid::Uuid;
 
 use super::{
     checker::{Document, Record, Snapshot, Vote},
-    told::hex,
+    history::hex,
 };
 use crate::stack::Urls;
 
-/// What all names of the tallies begin with.
+/// The prefix of all Redis keys of the tallies.
 pub const PREFIX: &str = "{ovation}:";
 
-/// The longest that a store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time of a read from Kafka or Redis.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads everything. `runtime` drives the book's driver.
+/// Reads all stores. `runtime` runs the driver of the ledger.
 pub fn take(urls: &Urls, runtime: &Handle) -> Snapshot {
     let log = Log::open(urls);
-    let (ends, book) = (log.ends(), Book::open(urls, runtime));
+    let (ends, ledger) = (log.ends(), Ledger::open(urls, runtime));
     Snapshot {
         log: log.read("votes", &ends),
-        dead: log.read_count("votes.dead"),
+        dead_letters: log.count("votes.dead"),
         ends,
-        book: book.documents(),
-        checkpoints: book.checkpoints(),
-        hashes: hashes(urls),
-        taken_at: now(),
+        ledger: ledger.documents(),
+        checkpoints: ledger.checkpoints(),
+        hashes: read_hashes(urls),
+        taken_at: unix_millis(),
     }
 }
 
-/// Unix time in milliseconds.
-pub fn now() -> i64 {
+/// Returns the Unix time in milliseconds.
+fn unix_millis() -> i64 {
     i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
 }
 
-/// A reader of the log.
+/// A Kafka consumer that reads the log.
 pub struct Log(BaseConsumer);
 
 impl Log {
@@ -66,14 +66,17 @@ impl Log {
         Self(config.create().unwrap())
     }
 
-    /// The log's end by partition. Fails while the log can't be asked.
+    /// Returns the ends of a topic by partition.
+    ///
+    /// # Errors
+    /// If the topic can't be read, or if a partition no longer has its first record.
     pub fn try_ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>, String> {
-        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).map_err(|error| error.to_string())?;
+        let metadata = self.0.fetch_metadata(Some(topic), READ_TIMEOUT).map_err(|error| error.to_string())?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
         partitions
-            .map(|partition| match self.0.fetch_watermarks(topic, partition, PATIENCE) {
+            .map(|partition| match self.0.fetch_watermarks(topic, partition, READ_TIMEOUT) {
                 Ok((0, end)) => Ok((partition, end)),
-                Ok((start, _)) => Err(format!("partition {partition} of {topic} begins at {start}")),
+                Ok((start, _)) => Err(format!("partition {partition} of {topic} starts at {start}")),
                 Err(error) => Err(error.to_string()),
             })
             .collect()
@@ -83,40 +86,41 @@ impl Log {
         self.try_ends("votes").unwrap()
     }
 
-    fn read_count(&self, topic: &str) -> usize {
+    /// Returns the number of records of a topic.
+    fn count(&self, topic: &str) -> usize {
         let ends = self.try_ends(topic).unwrap();
         usize::try_from(ends.values().sum::<i64>()).unwrap()
     }
 
-    /// Every record below the ends.
+    /// Reads every record below the ends.
     fn read(&self, topic: &str, ends: &BTreeMap<i32, i64>) -> Vec<Record> {
-        let mut left: BTreeMap<i32, i64> = ends.clone();
-        left.retain(|_, end| *end > 0);
-        let mut from = TopicPartitionList::new();
-        for &partition in left.keys() {
-            from.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        let mut unread: BTreeMap<i32, i64> = ends.clone();
+        unread.retain(|_, end| *end > 0);
+        let mut assignment = TopicPartitionList::new();
+        for &partition in unread.keys() {
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         }
-        self.0.assign(&from).unwrap();
+        self.0.assign(&assignment).unwrap();
         let mut records = Vec::new();
-        while !left.is_empty() {
-            let message = self.0.poll(PATIENCE).expect("the log has records up to its end").unwrap();
+        while !unread.is_empty() {
+            let message = self.0.poll(READ_TIMEOUT).expect("the log has records up to its end").unwrap();
             let (partition, offset) = (message.partition(), message.offset());
             records.push(Record {
                 partition,
                 offset,
                 time: message.timestamp().to_millis().unwrap(),
                 key: String::from_utf8(message.key().unwrap().to_vec()).unwrap(),
-                vote: read_vote(message.payload().unwrap()),
+                vote: decode_vote(message.payload().unwrap()),
             });
-            if left.get(&partition).is_some_and(|end| offset + 1 >= *end) {
-                left.remove(&partition);
+            if unread.get(&partition).is_some_and(|end| offset + 1 >= *end) {
+                unread.remove(&partition);
             }
         }
         records
     }
 }
 
-fn read_vote(value: &[u8]) -> Vote {
+fn decode_vote(value: &[u8]) -> Vote {
     let record = VoteRecord::decode(value).unwrap();
     Vote {
         id: Uuid::from_slice(&record.vote_id).unwrap(),
@@ -125,41 +129,41 @@ fn read_vote(value: &[u8]) -> Vote {
         album: record.album,
         year: record.year,
         voter: record.voter.as_deref().map(hex),
-        door: record.door,
+        producer: record.producer,
     }
 }
 
-/// The book's database.
-pub struct Book {
+/// The database of the ledger.
+pub struct Ledger {
     database: mongodb::Database,
     runtime: Handle,
 }
 
-impl Book {
+impl Ledger {
     pub fn open(urls: &Urls, runtime: &Handle) -> Self {
-        let client = runtime.block_on(mongodb::Client::with_uri_str(&urls.book)).unwrap();
+        let client = runtime.block_on(mongodb::Client::with_uri_str(&urls.ledger)).unwrap();
         Self { database: client.default_database().unwrap(), runtime: runtime.clone() }
     }
 
     fn documents(&self) -> Vec<Document> {
-        self.all("votes").iter().map(read_document).collect()
+        self.read_all("votes").iter().map(parse_document).collect()
     }
 
     fn checkpoints(&self) -> BTreeMap<i32, i64> {
-        let read = |checkpoint: &bson::Document| {
+        let parse = |checkpoint: &bson::Document| {
             (checkpoint.get_str("_id").unwrap().parse().unwrap(), integer(checkpoint, "offset"))
         };
-        // The health check writes here, too, to see that the book can be written.
-        let is_checkpoint = |document: &&bson::Document| document.get_str("_id").ok() != Some("check");
-        self.all("checkpoints").iter().filter(is_checkpoint).map(read).collect()
+        // The collection also has a document of the health check, and one with the version of the layout.
+        let is_checkpoint = |document: &&bson::Document| !matches!(document.get_str("_id"), Ok("check" | "layout"));
+        self.read_all("checkpoints").iter().filter(is_checkpoint).map(parse).collect()
     }
 
-    fn all(&self, collection: &str) -> Vec<bson::Document> {
+    fn read_all(&self, collection: &str) -> Vec<bson::Document> {
         let collection = self.database.collection::<bson::Document>(collection);
         self.runtime.block_on(async { collection.find(doc! {}).await.unwrap().try_collect().await.unwrap() })
     }
 
-    /// Takes a ballot's document out.
+    /// Removes the document of a ballot. Returns the removed document.
     pub fn remove(&self, ballot: &str) -> bson::Document {
         let votes = self.database.collection::<bson::Document>("votes");
         let filter = doc! { "_id": ballot };
@@ -170,7 +174,7 @@ impl Book {
         })
     }
 
-    pub fn put_back(&self, document: bson::Document) {
+    pub fn insert(&self, document: bson::Document) {
         let votes = self.database.collection::<bson::Document>("votes");
         self.runtime.block_on(async { votes.insert_one(document).await.unwrap() });
     }
@@ -184,7 +188,7 @@ fn integer(document: &bson::Document, field: &str) -> i64 {
     }
 }
 
-fn read_document(document: &bson::Document) -> Document {
+fn parse_document(document: &bson::Document) -> Document {
     let text = |field| document.get_str(field).unwrap().to_owned();
     let optional = |field| document.get_str(field).ok().map(str::to_owned);
     let year = document.contains_key("year").then(|| integer(document, "year"));
@@ -200,27 +204,27 @@ fn read_document(document: &bson::Document) -> Document {
             album: optional("album"),
             year: year.map(|year| u32::try_from(year).unwrap()),
             voter: optional("voter"),
-            door: text("door"),
+            producer: text("producer"),
         },
     }
 }
 
-/// A connection to the tallies that does not wait for ever.
-pub fn tallies(urls: &Urls) -> redis::RedisResult<redis::Connection> {
-    let connection = redis::Client::open(urls.tally.as_str())?.get_connection_with_timeout(Duration::from_secs(1))?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+/// Connects to the tallies, with timeouts.
+pub fn connect_to_tallies(urls: &Urls) -> redis::RedisResult<redis::Connection> {
+    let connection = redis::Client::open(urls.tallies.as_str())?.get_connection_with_timeout(Duration::from_secs(1))?;
+    connection.set_read_timeout(Some(READ_TIMEOUT))?;
     Ok(connection)
 }
 
-/// The tallies' positions.
-pub fn positions(urls: &Urls) -> redis::RedisResult<BTreeMap<i32, i64>> {
-    let mut connection = tallies(urls)?;
+/// Reads the positions of the tallies.
+pub fn read_positions(urls: &Urls) -> redis::RedisResult<BTreeMap<i32, i64>> {
+    let mut connection = connect_to_tallies(urls)?;
     connection.set_read_timeout(Some(Duration::from_secs(1)))?;
     connection.hgetall(format!("{PREFIX}position"))
 }
 
-fn hashes(urls: &Urls) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut connection = tallies(urls).unwrap();
+fn read_hashes(urls: &Urls) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut connection = connect_to_tallies(urls).unwrap();
     let names: Vec<String> = connection.keys(format!("{PREFIX}*")).unwrap();
     let mut hashes = BTreeMap::new();
     for name in names {

@@ -1,98 +1,104 @@
-//! What doors, consumers and the audit need of a vote log.
+//! This suite tests what producers, consumers and the audit need from a vote log.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join;
 
-use super::{NOON, give_up, vote};
+use super::{NOON, poll_once, vote};
 use crate::{
-    Assignment, Bounds, DeadLetter, Offset, Partition, Place, Poison, Receipt, Retention, Vote, VoteFeed, VoteQueue,
+    Assignment, Bounds, DeadLetter, InvalidRecord, LogPosition, LogReader, LogWriter, Offset, Partition, Receipt,
+    Retention, Vote,
 };
 
-/// Tries every promise against the log that `$open` opens.
+/// Tests every promise with the log that `$open` opens.
 #[macro_export]
 macro_rules! log_conformance {
     ($open:path) => {
         $crate::log_conformance!($open:
-            a_receipt_names_where_the_vote_is
-            a_vote_comes_back_as_it_was_cast
+            a_receipt_has_the_position_of_the_vote
+            a_vote_is_read_as_it_was_cast
             offsets_rise_without_gaps
-            batches_join
-            a_feed_reads_again_from_where_it_seeks
-            a_reader_that_gave_up_has_read_nothing
+            batches_are_contiguous
+            a_reader_reads_from_the_offset_that_it_seeks
+            a_cancelled_read_has_read_nothing
             bounds_follow_the_log
             a_waiting_reader_is_woken
             every_partition_is_assigned_once
-            a_dead_letter_is_kept_once
-            flushing_settles_every_receipt
-            what_is_counted_leaves_the_log_when_it_is_old
+            a_dead_letter_is_stored_once
+            dead_letters_are_read_in_bounded_parts
+            a_record_of_any_size_can_be_a_dead_letter
+            flushing_completes_every_receipt
+            old_counted_votes_expire_from_the_log
         );
     };
     ($open:path: $($promise:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread")]
         async fn $promise() {
-            let (queue, feed, _kept) = $open().await;
-            $crate::conformance::log::$promise(queue, feed).await;
+            let (log_writer, log_reader, _guard) = $open().await;
+            $crate::conformance::log::$promise(log_writer, log_reader).await;
         }
     )*};
 }
 
-type Queue = Arc<dyn VoteQueue>;
-type Feed = Arc<dyn VoteFeed>;
+type TheLogWriter = Arc<dyn LogWriter>;
+type TheLogReader = Arc<dyn LogReader>;
 
-async fn publish(queue: &Queue, vote: Vote) -> Receipt {
-    let partition = vote.key.partition(queue.partitions());
-    queue.publish(partition, vote).expect("there is room").await.expect("the log confirms")
+/// Publishes a vote to the partition of its ballot. Returns the receipt.
+async fn publish(log_writer: &TheLogWriter, vote: Vote) -> Receipt {
+    let partition = vote.key.partition(log_writer.partitions());
+    log_writer.publish(partition, vote).expect("there is room").await.expect("the log confirms")
 }
 
-async fn publish_to(queue: &Queue, partition: Partition, numbers: std::ops::Range<u64>) {
+/// Publishes the votes with these numbers to one partition.
+async fn publish_to(log_writer: &TheLogWriter, partition: Partition, numbers: std::ops::Range<u64>) {
     for n in numbers {
-        let receipt = queue.publish(partition, vote(n)).expect("there is room").await;
-        assert_eq!(receipt.expect("the log confirms").place.partition, partition);
+        let receipt = log_writer.publish(partition, vote(n)).expect("there is room").await;
+        assert_eq!(receipt.expect("the log confirms").position.partition, partition);
     }
 }
 
-pub async fn a_receipt_names_where_the_vote_is(queue: Queue, feed: Feed) {
+pub async fn a_receipt_has_the_position_of_the_vote(log_writer: TheLogWriter, log_reader: TheLogReader) {
     for n in 0..30 {
         let cast = vote(n);
-        let Receipt { place: Place { partition, offset }, accepted_at } = publish(&queue, cast.clone()).await;
-        feed.seek(partition, offset).await.unwrap();
-        let batch = feed.next_batch(partition, 1).await.unwrap();
+        let Receipt { position: LogPosition { partition, offset }, accepted_at } =
+            publish(&log_writer, cast.clone()).await;
+        log_reader.seek(partition, offset).await.unwrap();
+        let batch = log_reader.next_batch(partition, 1).await.unwrap();
         assert_eq!(batch.records[0].offset, offset);
         assert_eq!(batch.records[0].vote.as_ref().unwrap().vote_id, cast.vote_id);
         assert_eq!(accepted_at, cast.accepted_at);
     }
 }
 
-pub async fn a_vote_comes_back_as_it_was_cast(queue: Queue, feed: Feed) {
+pub async fn a_vote_is_read_as_it_was_cast(log_writer: TheLogWriter, log_reader: TheLogReader) {
     for n in 0..12 {
         let cast = vote(n);
-        let place = publish(&queue, cast.clone()).await.place;
-        feed.seek(place.partition, place.offset).await.unwrap();
-        let record = feed.next_batch(place.partition, 1).await.unwrap().records.remove(0);
+        let position = publish(&log_writer, cast.clone()).await.position;
+        log_reader.seek(position.partition, position.offset).await.unwrap();
+        let record = log_reader.next_batch(position.partition, 1).await.unwrap().records.remove(0);
         assert_eq!(record.accepted_at, cast.accepted_at);
         assert_eq!(record.vote, Ok(cast));
     }
 }
 
-pub async fn offsets_rise_without_gaps(queue: Queue, _: Feed) {
+pub async fn offsets_rise_without_gaps(log_writer: TheLogWriter, _: TheLogReader) {
     let mut next: BTreeMap<Partition, u64> = BTreeMap::new();
     for n in 0..60 {
-        let place = publish(&queue, vote(n)).await.place;
-        let expected = next.entry(place.partition).or_default();
-        assert_eq!(place.offset, Offset(*expected));
+        let position = publish(&log_writer, vote(n)).await.position;
+        let expected = next.entry(position.partition).or_default();
+        assert_eq!(position.offset, Offset(*expected));
         *expected += 1;
     }
     assert!(next.len() > 1, "votes spread over partitions");
 }
 
-pub async fn batches_join(queue: Queue, feed: Feed) {
+pub async fn batches_are_contiguous(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let partition = Partition(3);
-    publish_to(&queue, partition, 0..50).await;
-    feed.seek(partition, Offset(0)).await.unwrap();
+    publish_to(&log_writer, partition, 0..50).await;
+    log_reader.seek(partition, Offset(0)).await.unwrap();
     let (mut at, mut ids) = (Offset(0), Vec::new());
     while at < Offset(50) {
-        let batch = feed.next_batch(partition, 7).await.unwrap();
+        let batch = log_reader.next_batch(partition, 7).await.unwrap();
         assert_eq!(batch.from, at);
         assert!(batch.records.len() <= 7);
         ids.extend(batch.records.into_iter().map(|record| record.vote.unwrap().vote_id));
@@ -101,91 +107,147 @@ pub async fn batches_join(queue: Queue, feed: Feed) {
     assert_eq!(ids, (0..50).map(super::vote_id).collect::<Vec<_>>());
 }
 
-pub async fn a_feed_reads_again_from_where_it_seeks(queue: Queue, feed: Feed) {
+pub async fn a_reader_reads_from_the_offset_that_it_seeks(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let partition = Partition(0);
-    publish_to(&queue, partition, 0..10).await;
+    publish_to(&log_writer, partition, 0..10).await;
     for start in [0, 4, 9, 2] {
-        feed.seek(partition, Offset(start)).await.unwrap();
-        let batch = feed.next_batch(partition, 1).await.unwrap();
+        log_reader.seek(partition, Offset(start)).await.unwrap();
+        let batch = log_reader.next_batch(partition, 1).await.unwrap();
         assert_eq!((batch.from, batch.to), (Offset(start), Offset(start + 1)));
         assert_eq!(batch.records[0].vote.as_ref().unwrap().vote_id, super::vote_id(start));
     }
 }
 
-pub async fn a_reader_that_gave_up_has_read_nothing(queue: Queue, feed: Feed) {
+pub async fn a_cancelled_read_has_read_nothing(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let partition = Partition(1);
-    publish_to(&queue, partition, 0..5).await;
-    feed.seek(partition, Offset(0)).await.unwrap();
+    publish_to(&log_writer, partition, 0..5).await;
+    log_reader.seek(partition, Offset(0)).await.unwrap();
     for _ in 0..20 {
-        if give_up(feed.next_batch(partition, 5)).is_ready() {
-            feed.seek(partition, Offset(0)).await.unwrap();
+        if poll_once(log_reader.next_batch(partition, 5)).is_ready() {
+            log_reader.seek(partition, Offset(0)).await.unwrap();
         }
     }
-    assert_eq!(feed.next_batch(partition, 5).await.unwrap().from, Offset(0));
+    assert_eq!(log_reader.next_batch(partition, 5).await.unwrap().from, Offset(0));
 }
 
-pub async fn bounds_follow_the_log(queue: Queue, feed: Feed) {
+pub async fn bounds_follow_the_log(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let partition = Partition(11);
-    let empty = feed.bounds(partition).await.unwrap();
+    let empty = log_reader.bounds(partition).await.unwrap();
     assert_eq!((empty.start, empty.end), (Offset(0), Offset(0)));
-    publish_to(&queue, partition, 0..3).await;
-    let bounds = feed.bounds(partition).await.unwrap();
+    publish_to(&log_writer, partition, 0..3).await;
+    let bounds = log_reader.bounds(partition).await.unwrap();
     assert_eq!((bounds.start, bounds.end), (Offset(0), Offset(3)));
 }
 
-pub async fn a_waiting_reader_is_woken(queue: Queue, feed: Feed) {
+pub async fn a_waiting_reader_is_woken(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let partition = Partition(5);
-    feed.seek(partition, Offset(0)).await.unwrap();
-    let (batch, ()) = join(feed.next_batch(partition, 10), publish_to(&queue, partition, 0..1)).await;
+    log_reader.seek(partition, Offset(0)).await.unwrap();
+    let (batch, ()) = join(log_reader.next_batch(partition, 10), publish_to(&log_writer, partition, 0..1)).await;
     assert_eq!(batch.unwrap().records.len(), 1);
 }
 
-pub async fn every_partition_is_assigned_once(queue: Queue, feed: Feed) {
-    let all: Vec<Partition> = (0..queue.partitions()).map(Partition).collect();
-    assert_eq!(feed.partitions(), queue.partitions());
-    assert_eq!(feed.assignment().await.unwrap(), Assignment::Assigned(all));
-    assert!(give_up(feed.assignment()).is_pending());
+pub async fn every_partition_is_assigned_once(log_writer: TheLogWriter, log_reader: TheLogReader) {
+    let all: Vec<Partition> = (0..log_writer.partitions()).map(Partition).collect();
+    assert_eq!(log_reader.partitions(), log_writer.partitions());
+    assert_eq!(log_reader.assignment().await.unwrap(), Assignment::Assigned(all));
+    assert!(poll_once(log_reader.assignment()).is_pending());
 }
 
-pub async fn a_dead_letter_is_kept_once(_: Queue, feed: Feed) {
-    let letter = |offset: u64| DeadLetter {
-        place: Place { partition: Partition(2), offset: Offset(offset) },
-        accepted_at: NOON,
-        poison: Poison { reason: format!("poison {offset}"), key: b"key".to_vec(), value: vec![0, 255] },
-    };
-    feed.bury(&[letter(4), letter(9)]).await.unwrap();
-    feed.bury(&[letter(4)]).await.unwrap();
-    let dead = feed.dead(Partition(2), Offset(0), Offset(9)).await.unwrap();
-    assert_eq!(dead, vec![letter(4)]);
-    assert_eq!(feed.dead(Partition(2), Offset(0), Offset(10)).await.unwrap().len(), 2);
-    assert_eq!(feed.dead(Partition(3), Offset(0), Offset(10)).await.unwrap(), vec![]);
+pub async fn a_dead_letter_is_stored_once(_: TheLogWriter, log_reader: TheLogReader) {
+    let letter = |offset| letter(offset, b"key".to_vec(), vec![0, 255]);
+    log_reader.send_to_dead_letters(&[letter(4), letter(9)]).await.unwrap();
+    log_reader.send_to_dead_letters(&[letter(4)]).await.unwrap();
+    assert_eq!(dead_letters(&log_reader, Partition(2)).await, [letter(4), letter(9)]);
+    assert_eq!(dead_letters(&log_reader, Partition(3)).await, []);
 }
 
-pub async fn flushing_settles_every_receipt(queue: Queue, _: Feed) {
-    let pending: Vec<_> = (0..100).map(|n| queue.publish(Partition(6), vote(n)).unwrap()).collect();
-    queue.flush().await;
-    for receipt in pending {
-        assert!(give_up(receipt).is_ready());
+pub async fn dead_letters_are_read_in_bounded_parts(_: TheLogWriter, log_reader: TheLogReader) {
+    // Together they are larger than a part may be.
+    let letters: Vec<_> = (0..2_000).map(|offset| letter(offset, Vec::new(), vec![7; 2_000])).collect();
+    for letters in letters.chunks(500) {
+        log_reader.send_to_dead_letters(letters).await.unwrap();
+    }
+    let mut reader = log_reader.dead_letters(Partition(2)).await.unwrap();
+    let (mut found, mut parts) = (Vec::new(), 0);
+    while let Some(part) = reader.next_part().await.unwrap() {
+        let bytes: usize = part.letters.iter().map(|letter| letter.invalid.value.len()).sum();
+        assert!(bytes <= 2_000_000, "a part has {bytes} bytes");
+        found.extend(part.letters);
+        parts += 1;
+    }
+    assert!(parts > 1, "all dead letters are in one part");
+    assert!(reader.next_part().await.unwrap().is_none(), "a reader at the end stays there");
+    assert_eq!(found, letters);
+}
+
+pub async fn a_record_of_any_size_can_be_a_dead_letter(_: TheLogWriter, log_reader: TheLogReader) {
+    let sizes = [(0, 0), (3, 60_000), (3, 65_536), (3, 65_537), (5_000, 0), (3, 1_020_000), (1_020_000, 3)];
+    let letters: Vec<_> =
+        (0..).zip(sizes).map(|(n, (key, value))| letter(n, vec![b'k'; key], vec![7; value])).collect();
+    log_reader.send_to_dead_letters(&letters).await.unwrap();
+    let stored = dead_letters(&log_reader, Partition(2)).await;
+    assert_eq!(stored.len(), letters.len());
+    for (stored, sent) in stored.iter().zip(&letters) {
+        assert_eq!((stored.position, stored.accepted_at, stored.size), (sent.position, sent.accepted_at, sent.size));
+        let (stored_record, sent_record) = (&stored.invalid, &sent.invalid);
+        assert_eq!(stored_record.reason, sent_record.reason);
+        if stored.is_truncated {
+            assert_ne!(stored_record, sent_record, "a whole dead letter is marked as truncated");
+            assert!(sent_record.key.starts_with(&stored_record.key));
+            assert!(sent_record.value.starts_with(&stored_record.value));
+            let is_small = sent_record.key.len() <= 1_000 && sent_record.value.len() <= 65_536;
+            assert!(!is_small, "a small record was truncated");
+        } else {
+            assert_eq!(stored_record, sent_record);
+        }
     }
 }
 
-pub async fn what_is_counted_leaves_the_log_when_it_is_old(queue: Queue, feed: Feed) {
+fn letter(offset: u64, key: Vec<u8>, value: Vec<u8>) -> DeadLetter {
+    let position = LogPosition { partition: Partition(2), offset: Offset(offset) };
+    DeadLetter::whole(position, NOON, InvalidRecord { reason: format!("invalid record {offset}"), key, value })
+}
+
+/// Returns the dead letters of a partition, sorted by offset.
+async fn dead_letters(log_reader: &TheLogReader, partition: Partition) -> Vec<DeadLetter> {
+    let mut reader = log_reader.dead_letters(partition).await.unwrap();
+    let mut letters = Vec::new();
+    while let Some(part) = reader.next_part().await.unwrap() {
+        assert_eq!(part.foreign, []);
+        letters.extend(part.letters);
+    }
+    letters.sort_by_key(|letter| letter.position.offset);
+    letters
+}
+
+pub async fn flushing_completes_every_receipt(log_writer: TheLogWriter, _: TheLogReader) {
+    let pending: Vec<_> = (0..100).map(|n| log_writer.publish(Partition(6), vote(n)).unwrap()).collect();
+    log_writer.flush().await;
+    for receipt in pending {
+        assert!(poll_once(receipt).is_ready());
+    }
+}
+
+pub async fn old_counted_votes_expire_from_the_log(log_writer: TheLogWriter, log_reader: TheLogReader) {
     let (partition, day) = (Partition(7), Retention::Age(std::time::Duration::from_hours(24)));
-    publish_to(&queue, partition, 0..50).await;
-    // Votes of the suite are of a noon that is past.
-    feed.expire(partition, day, Offset(30)).await.unwrap();
+    publish_to(&log_writer, partition, 0..50).await;
+    // The votes of the suite were accepted more than a day ago.
+    log_reader.expire(partition, day, Offset(30)).await.unwrap();
     let bounds = Bounds { start: Offset(30), end: Offset(50) };
-    assert_eq!(feed.bounds(partition).await.unwrap(), bounds);
-    feed.expire(partition, day, Offset(10)).await.unwrap();
-    feed.expire(partition, Retention::Age(std::time::Duration::from_hours(24 * 3_650)), Offset(50)).await.unwrap();
-    feed.expire(partition, Retention::Bytes(1_000_000_000), Offset(50)).await.unwrap();
-    assert_eq!(feed.bounds(partition).await.unwrap(), bounds);
-    feed.seek(partition, Offset(30)).await.unwrap();
-    let batch = feed.next_batch(partition, 1).await.unwrap();
+    assert_eq!(log_reader.bounds(partition).await.unwrap(), bounds);
+    log_reader.expire(partition, day, Offset(10)).await.unwrap();
+    log_reader
+        .expire(partition, Retention::Age(std::time::Duration::from_hours(24 * 3_650)), Offset(50))
+        .await
+        .unwrap();
+    log_reader.expire(partition, Retention::Bytes(1_000_000_000), Offset(50)).await.unwrap();
+    assert_eq!(log_reader.bounds(partition).await.unwrap(), bounds);
+    log_reader.seek(partition, Offset(30)).await.unwrap();
+    let batch = log_reader.next_batch(partition, 1).await.unwrap();
     assert_eq!(batch.records[0].vote.as_ref().unwrap().vote_id, super::vote_id(30));
-    // A log whose records have all left goes on where it was.
-    feed.expire(partition, day, Offset(50)).await.unwrap();
-    assert_eq!(feed.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(50) });
-    publish_to(&queue, partition, 50..51).await;
-    assert_eq!(feed.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(51) });
+    // A log whose records have all expired continues at the same offset.
+    log_reader.expire(partition, day, Offset(50)).await.unwrap();
+    assert_eq!(log_reader.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(50) });
+    publish_to(&log_writer, partition, 50..51).await;
+    assert_eq!(log_reader.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(51) });
 }

@@ -1,13 +1,15 @@
-//! The suites that every adapter of a port passes.
+//! The conformance suites that every adapter of a port must pass.
 //!
-//! A promise is an async function that panics when it is broken. A backend's test file names how to open a fresh store:
+//! Each promise is an async function that panics when the promise is broken. The tests of an adapter pass a function
+//! that opens empty stores:
 //!
 //! ```ignore
-//! async fn open() -> (Arc<dyn VoteQueue>, Arc<dyn VoteFeed>, impl Any) { .. }
+//! async fn open() -> (Arc<dyn LogWriter>, Arc<dyn LogReader>, impl Any) { .. }
 //! votes::log_conformance!(open);
 //! ```
 //!
-//! The last part of what `open` returns is kept until the promise was tried: a temporary folder, a server.
+//! The last value that `open` returns is dropped after the promise was tested. This value may be a temporary folder or
+//! a server.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,17 +17,12 @@
     clippy::similar_names,
     clippy::unnecessary_wraps,
     missing_docs,
-    reason = "a broken promise panics, and each promise's name is its documentation"
+    reason = "a broken promise panics, and the name of a promise is its documentation"
 )]
 
-pub mod answers;
-pub mod archive;
-pub mod book;
 pub mod counting;
-pub mod datasets;
-pub mod imports;
+pub mod ledger;
 pub mod log;
-pub mod objects;
 pub mod tallies;
 
 use std::{
@@ -37,14 +34,14 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    BallotKey, Batch, Contests, DoorKind, LoggedVote, Offset, Partition, Place, Record, UnixMillis, Vote, VoteId,
-    VoteRequest, VoterSecret,
+    BallotKey, Batch, Contests, LogPosition, LoggedVote, Offset, Partition, ProducerKind, Record, UnixMillis, Vote,
+    VoteId, VoteRequest, VoterSecret,
 };
 
-/// A time of acceptance to count from: 2026-11-21T12:00:00Z.
+/// The time of acceptance of vote 0: 2026-11-21T12:00:00Z.
 pub const NOON: UnixMillis = UnixMillis(1_795_262_400_000);
 
-/// The `n`th vote, for one of seven bands.
+/// Returns vote `n`, for one of seven bands.
 pub fn vote(n: u64) -> Vote {
     let request = VoteRequest {
         name: Some(format!("Band {}", n % 7)),
@@ -57,20 +54,20 @@ pub fn vote(n: u64) -> Vote {
         ..VoteRequest::default()
     };
     let secret = VoterSecret::new(&[7; 32]).expect("long enough");
-    let door = if n.is_multiple_of(2) { DoorKind::Rest } else { DoorKind::Grpc };
+    let producer = if n.is_multiple_of(2) { ProducerKind::Rest } else { ProducerKind::Grpc };
     let at = UnixMillis(NOON.0 + i64::try_from(n).expect("small") * 7);
-    Vote::admit(request, &Contests::default(), Some(&secret), door, at).expect("a valid vote")
+    Vote::admit(request, &Contests::default(), Some(&secret), producer, at).expect("a valid vote")
 }
 
-/// The `n`th vote at a place.
+/// Returns vote `n` at a position.
 pub fn logged(n: u64, partition: Partition, offset: u64) -> LoggedVote {
     let mut vote = vote(n);
-    // Stores need not keep the trace.
+    // A ledger does not have to store the trace.
     vote.traceparent = None;
-    LoggedVote { place: Place { partition, offset: Offset(offset) }, vote }
+    LoggedVote { position: LogPosition { partition, offset: Offset(offset) }, vote }
 }
 
-/// A batch that begins at `from` and has the `n`th votes, one an offset.
+/// Returns a batch that begins at `from` and has these votes at consecutive offsets.
 pub fn batch(partition: Partition, from: u64, votes: &[u64]) -> Batch {
     let offsets = from..;
     let records: Vec<Record> = offsets
@@ -84,17 +81,17 @@ pub fn batch(partition: Partition, from: u64, votes: &[u64]) -> Batch {
     Batch { partition, from: Offset(from), to, records }
 }
 
-/// The id of the `n`th vote.
+/// Returns the id of vote `n`.
 pub fn vote_id(n: u64) -> VoteId {
     vote(n).vote_id
 }
 
-/// The ballot key of the `n`th vote.
+/// Returns the ballot key of vote `n`.
 pub fn key(n: u64) -> BallotKey {
     vote(n).key
 }
 
-/// Polls a future once and drops it: a caller that gave up.
-fn give_up<F: Future>(future: F) -> Poll<F::Output> {
+/// Polls a future once and drops it, as a caller does that cancels a call.
+pub fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -1,9 +1,10 @@
-{{/* The Gateway that is made, or the one that is there. */}}
+{{/* Returns the name of the Gateway, created or existing. */}}
 {{- define "ovation.gateway.name" -}}
 {{ .Values.entry.gateway.name | default (include "ovation.fullname" .) }}
 {{- end -}}
 
-{{/* What our routes hang on: HTTPS alone, where the Gateway that is made has it. */}}
+{{/* Returns the parents of our routes. If the created Gateway has an HTTPS listener, the routes are attached only to that
+     one. */}}
 {{- define "ovation.gateway.parents" -}}
 {{- $gateway := .Values.entry.gateway -}}
 - name: {{ include "ovation.gateway.name" . }}

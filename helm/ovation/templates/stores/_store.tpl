@@ -1,7 +1,8 @@
-{{/* What the stores, and what watches them, share. */}}
+{{/* Shared by the stores, Prometheus, Alertmanager and Grafana. */}}
 
-{{/* Where a component keeps its data, as a part of its StatefulSet: include "ovation.claim" (list $ "kafka" .Values.kafka).
-     A claim outlives its StatefulSet: only people delete votes. Its labels never change, since a claim's template may not. */}}
+{{/* The part of a StatefulSet that claims the volume of its data: include "ovation.claim" (list $ "kafka" .Values.kafka).
+     The claim remains when the StatefulSet is removed: only an operator deletes votes. Kubernetes allows no change of
+     volumeClaimTemplates, so the labels contain no version. */}}
 {{- define "ovation.claim" -}}
 {{- $root := index . 0 -}}
 {{- $persistence := (index . 2).persistence -}}
@@ -27,7 +28,7 @@ volumeClaimTemplates:
 {{- end }}
 {{- end -}}
 
-{{/* In the list of a pod's volumes: what stands in for the claim where there is none, and /tmp, if its size is given.
+{{/* Volumes of a pod: an emptyDir for the data if persistence is disabled, and /tmp if a size is passed.
      include "ovation.volumes" (list .Values.kafka "64Mi") */}}
 {{- define "ovation.volumes" -}}
 {{- if not (index . 0).persistence.enabled }}
@@ -41,37 +42,39 @@ volumeClaimTemplates:
 {{- end }}
 {{- end -}}
 
-{{/* A container's image and when it is pulled: include "ovation.storeImage" (list $ .Values.kafka.image). */}}
+{{/* Image and pull policy of a container: include "ovation.storeImage" (list $ .Values.kafka.image). */}}
 {{- define "ovation.storeImage" -}}
 image: {{ include "ovation.image" . }}
 imagePullPolicy: {{ (index . 1).pullPolicy }}
 {{- end -}}
 
-{{/* How many bytes "512Mi", as Kubernetes has it, "512mb", as Redis has it, or "512m", as both Redis and Java might, at least are. */}}
+{{/* Returns a size in bytes. Accepts the units of Kubernetes ("512Mi"), Redis ("512mb") and Java ("512m"). "512m" is 512
+     MiB in Java and 512 MB in Redis; the template returns the smaller one. */}}
 {{- define "ovation.bytes" -}}
 {{- $units := dict "" 1 "b" 1 "k" 1000 "kb" 1024 "ki" 1024 "m" 1000000 "mb" 1048576 "mi" 1048576 "g" 1000000000 "gb" 1073741824 "gi" 1073741824 -}}
 {{- $text := include "ovation.text" . | lower -}}
 {{- $unit := regexReplaceAll "^[0-9.]+" $text "" -}}
-{{- if not (hasKey $units $unit) }}{{ fail (printf "%s is no size in bytes" $text) }}{{ end -}}
+{{- if not (hasKey $units $unit) }}{{ fail (printf "%s is not a size in bytes: write a number with a unit, such as 512Mi or 512mb" $text) }}{{ end -}}
 {{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units $unit) | int64 -}}
 {{- end -}}
 
-{{/* Refuses a memory limit that does not leave a fifth above what a store is told to take: else the kernel kills it when it is full.
-     include "ovation.roomAbove" (list .Values.redis "redis" "maxmemory" "512mb") */}}
-{{- define "ovation.roomAbove" -}}
+{{/* Rejects a memory limit of which less than a fifth remains beside the configured memory of a store. Without that
+     headroom the kernel kills the store when its memory is full. include "ovation.requireHeadroom" (list .Values.redis
+     "redis" "maxmemory" "512mb") */}}
+{{- define "ovation.requireHeadroom" -}}
 {{- $limit := (index . 0).resources.limits.memory -}}
-{{- $most := index . 3 -}}
-{{- if gt (mulf 1.25 (include "ovation.bytes" $most | float64)) (include "ovation.bytes" $limit | float64) -}}
-{{- fail (printf "%s.%s is %v, and %s.resources.limits.memory %v: leave at least a fifth above it" (index . 1) (index . 2) $most (index . 1) $limit) -}}
+{{- $memory := index . 3 -}}
+{{- if gt (mulf 1.25 (include "ovation.bytes" $memory | float64)) (include "ovation.bytes" $limit | float64) -}}
+{{- fail (printf "%s.%s is %v and %s.resources.limits.memory is %v: at least a fifth of the limit must remain free" (index . 1) (index . 2) $memory (index . 1) $limit) -}}
 {{- end -}}
 {{- end -}}
 
-{{/* A value as text in an environment: of a file's large numbers Helm would make 2.68e+08. */}}
+{{/* Returns a value as the text of an environment variable. Helm itself would write a large number as 2.68e+08. */}}
 {{- define "ovation.text" -}}
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
 {{- end -}}
 
-{{/* Restarts a component's pods when its configuration changes: an annotation of them, made of the text of it. */}}
+{{/* Returns a pod annotation with the checksum of a configuration. A changed configuration restarts the pods. */}}
 {{- define "ovation.checksum" -}}
 checksum/config: {{ sha256sum . }}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""The implementation of dev/cluster: a real Kubernetes on this machine. README.md explains its purpose."""

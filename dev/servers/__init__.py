@@ -1,0 +1,1 @@
+"""The implementation of dev/stack: real servers on this machine. README.md explains their purpose."""
