@@ -116,6 +116,17 @@ fn print_report(report: &AuditReport, has_consumers: bool) {
             report.expired
         );
     }
+    if report.unseen > 0 {
+        println!(
+            "unseen        {:>12}  of these expired from the ledger while the audit ran, before it compared them",
+            report.unseen
+        );
+    }
+    if let Some(seconds) = report.youngest_expired_seconds {
+        println!(
+            "youngest      {seconds:>12.1}  seconds on the log: the age of the youngest vote that expired from the ledger"
+        );
+    }
     if report.uncounted > 0 {
         println!(
             "uncounted     {:>12}  records on the log that are not counted yet{}",

@@ -81,10 +81,19 @@ pub async fn run(
     meters::set_partitions(log_reader.partitions());
     let lag = lag::watch(Arc::clone(&log_reader), states.clone());
     let _lag = AbortOnDropHandle::new(tokio::spawn(lag));
+    retention::describe_metrics();
+    let expiring = retention::expire_log(Arc::clone(&log_reader), retention.clone(), states.clone());
+    let compacting = retention::compact_summaries(retention.clone(), states.clone());
+    let retention_tasks =
+        [AbortOnDropHandle::new(tokio::spawn(expiring)), AbortOnDropHandle::new(tokio::spawn(compacting))];
     let checked_states = states.clone();
     health.add_check("counting", Criticality::Optional, move || {
         std::future::ready(checked_states.problem().map_or_else(|| Ok(HealthDetails::new()), Err))
     });
+    if retention.is_limited() {
+        let checked = retention.clone();
+        health.add_check("retention", Criticality::Optional, move || std::future::ready(checked.check()));
+    }
 
     let mut tasks: HashMap<Partition, PartitionTask> = HashMap::new();
     loop {
@@ -127,6 +136,7 @@ pub async fn run(
         }
         drop(until_assigned.take());
     }
+    drop(retention_tasks);
     for task in tasks.into_values() {
         task.stop_and_wait().await;
     }

@@ -13,7 +13,7 @@ use votes::{
 
 use crate::{
     meters::Meters,
-    retention::{RetentionPolicy, RetentionTask},
+    retention::{PartitionRetention, RetentionPolicy},
     state::PartitionState,
 };
 
@@ -26,6 +26,9 @@ const RETRY_DELAYS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1
 /// The interval at which a partition without new records checks whether the stores are still at its cursor. So tallies
 /// that were lost are rebuilt even if no vote arrives.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pause between two steps of the retention while no votes arrive.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The interval at which a halted partition checks whether the operator has repaired it.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,7 +53,7 @@ pub(crate) async fn run(
         state,
         meters,
         tracer: traces::tracer(),
-        retention: RetentionTask::new(partition, retention),
+        retention: PartitionRetention::new(partition, retention),
         dead_letters_sent: Offset(0),
         delay: RetryDelay::default(),
     };
@@ -135,7 +138,7 @@ struct PartitionCounting {
     state: PartitionState,
     meters: Meters,
     tracer: Option<Tracer>,
-    retention: RetentionTask,
+    retention: PartitionRetention,
     /// The invalid records below this offset are among the dead letters. If a batch is counted again, they are not sent
     /// again.
     dead_letters_sent: Offset,
@@ -160,28 +163,40 @@ impl PartitionCounting {
         // measured from an older position.
         self.log_reader.commit(self.partition, cursor.recorded).await?;
         self.state.begin(cursor.recorded);
+        self.retention.restart();
+        let mut do_votes_wait = false;
         loop {
-            // Retention may be dropped at any time, too.
-            let after_expiry = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Interruption::Stop),
-                after_expiry = self.retention.enforce(&*self.log_reader, cursor) => after_expiry,
-            };
-            let Some(after_expiry) = after_expiry else { return Ok(Interruption::PositionsChanged) };
-            cursor = after_expiry;
+            // Without new votes, work of the retention that is not finished continues at once.
+            let continues = !do_votes_wait && self.retention.is_unfinished();
+            let idle = if continues { EXPIRY_PAUSE } else { IDLE_CHECK_INTERVAL };
             let batch = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(Interruption::Stop),
-                batch = self.log_reader.next_batch(self.partition, MAX_BATCH_RECORDS) => batch?,
-                () = sleep(IDLE_CHECK_INTERVAL) => {
-                    self.check_while_idle()?;
-                    if !self.counter.is_at(self.partition, cursor).await? {
-                        return Ok(Interruption::PositionsChanged);
-                    }
-                    self.delay.reset();
-                    continue;
-                }
+                batch = self.log_reader.next_batch(self.partition, MAX_BATCH_RECORDS) => Some(batch?),
+                () = sleep(idle) => None,
             };
+            let Some(batch) = batch else {
+                // This may be dropped at any time, too.
+                let checked = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(Interruption::Stop),
+                    checked = self.check_while_idle(cursor) => checked?,
+                };
+                let Some(checked) = checked else { return Ok(Interruption::PositionsChanged) };
+                (cursor, do_votes_wait) = checked;
+                self.delay.reset();
+                continue;
+            };
+            if let Some(next_vote) = batch.records.iter().find_map(|record| record.vote.as_ref().ok()) {
+                let log_time = votes::log_time(self.retention.now(), Some(next_vote.accepted_at));
+                let after_expiry = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(Interruption::Stop),
+                    after_expiry = self.retention.step(cursor, log_time) => after_expiry,
+                };
+                let Some(after_expiry) = after_expiry else { return Ok(Interruption::PositionsChanged) };
+                cursor = after_expiry;
+            }
             let started = Instant::now();
             let (to, size) = (batch.to, batch.records.len());
             self.send_to_dead_letters(&batch).await?;
@@ -195,7 +210,7 @@ impl PartitionCounting {
                     let age = self.meters.record_batch(size, started.elapsed(), &votes, duplicates);
                     self.state.advance(to, age);
                     self.delay.reset();
-                    cursor = after_batch;
+                    (cursor, do_votes_wait) = (after_batch, false);
                 }
                 Counted::PositionsChanged => return Ok(Interruption::PositionsChanged),
             }
@@ -203,15 +218,29 @@ impl PartitionCounting {
         }
     }
 
-    /// Fails if records wait, but the log has returned none for [`MAX_READ_WAIT`].
-    fn check_while_idle(&self) -> Result<(), StoreError> {
-        match self.state.waiting_for(MAX_READ_WAIT) {
-            None => Ok(()),
-            Some(records) => {
-                let problem = format!("no records for {MAX_READ_WAIT:?}, but {records} wait; reading again");
-                Err(StoreError::new("vote log", problem))
-            }
+    /// Checks that the stores are still at the cursor, and expires votes if the partition is counted to its end. Returns
+    /// the new cursor and whether votes wait on the log, or `None` if a store is not at the cursor.
+    ///
+    /// # Errors
+    /// Also if records wait, but the log has returned none for [`MAX_READ_WAIT`].
+    async fn check_while_idle(&mut self, cursor: Cursor) -> Result<Option<(Cursor, bool)>, StoreError> {
+        if let Some(records) = self.state.waiting_for(MAX_READ_WAIT) {
+            let problem = format!("no records for {MAX_READ_WAIT:?}, but {records} wait; reading again");
+            return Err(StoreError::new("vote log", problem));
         }
+        if !self.retention.is_limited() {
+            return Ok(self.counter.is_at(self.partition, cursor).await?.then_some((cursor, false)));
+        }
+        // The clock is read before the end of the log, see `log_time`.
+        let log_time = votes::log_time(self.retention.now(), None);
+        let do_votes_wait = self.log_reader.bounds(self.partition).await?.end > cursor.recorded;
+        if !self.counter.is_at(self.partition, cursor).await? {
+            return Ok(None);
+        }
+        if do_votes_wait {
+            return Ok(Some((cursor, true)));
+        }
+        Ok(self.retention.step(cursor, log_time).await.map(|cursor| (cursor, false)))
     }
 
     /// Reconciles the stores. Returns the cursor from which to count, or the reason why the partition must halt.

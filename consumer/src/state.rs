@@ -33,6 +33,8 @@ struct State {
     last_counted: Option<(Duration, Instant)>,
     /// The number of records that are not counted yet.
     lag: u64,
+    /// Since when records wait, if they do.
+    waiting_since: Option<Instant>,
 }
 
 impl State {
@@ -63,6 +65,7 @@ impl PartitionState {
         let last_counted = Some((Duration::ZERO, Instant::now()));
         self.change(|state| {
             (state.error, state.position, state.last_counted) = (None, Some(at), last_counted);
+            state.waiting_since = (state.lag > 0).then(Instant::now);
         });
         meters::set_halted(self.partition, false);
     }
@@ -73,6 +76,7 @@ impl PartitionState {
             state.lag = state.lag.saturating_sub(to.0.saturating_sub(state.position.unwrap_or(to).0));
             state.position = Some(to);
             state.last_counted = Some((age, Instant::now()));
+            state.waiting_since = (state.lag > 0).then(Instant::now);
         });
     }
 
@@ -82,12 +86,11 @@ impl PartitionState {
         meters::set_halted(self.partition, is_halted);
     }
 
-    /// Returns how many records wait although none was counted for at least `duration`, or `None` if this is not so.
+    /// Returns how many records wait, if they have waited for at least `duration` and none was counted meanwhile.
     pub(crate) fn waiting_for(&self, duration: Duration) -> Option<u64> {
         let states = self.states.lock();
         let state = states.get(&self.partition)?;
-        let (_, at) = state.last_counted?;
-        (state.lag > 0 && at.elapsed() >= duration).then_some(state.lag)
+        state.waiting_since.is_some_and(|since| since.elapsed() >= duration).then_some(state.lag)
     }
 }
 
@@ -114,7 +117,14 @@ impl States {
     /// Begins the state of a partition. The former task of the partition must have ended.
     pub(crate) fn claim(&self, partition: Partition) -> PartitionState {
         let mut states = self.lock();
-        let state = State { since: Instant::now(), error: None, position: None, last_counted: None, lag: 0 };
+        let state = State {
+            since: Instant::now(),
+            error: None,
+            position: None,
+            last_counted: None,
+            lag: 0,
+            waiting_since: None,
+        };
         states.insert(partition, state);
         meters::begin_partition(partition);
         meters::set_assigned_partitions(states.len());
@@ -128,6 +138,15 @@ impl States {
         states.iter().filter(|(_, state)| state.position.is_some()).map(|(partition, _)| *partition).collect()
     }
 
+    /// Returns the partitions that are being counted, each with the position from which it is counted on.
+    pub(crate) fn positions(&self) -> Vec<(Partition, Offset)> {
+        let states = self.lock();
+        let position = |(partition, state): (&Partition, &State)| {
+            state.position.filter(|_| state.error.is_none()).map(|position| (*partition, position))
+        };
+        states.iter().filter_map(position).collect()
+    }
+
     /// Updates the lag of a partition, from the end of its log, unless the partition has left meanwhile.
     pub(crate) fn update_lag(&self, partition: Partition, end: Offset) {
         let mut states = self.lock();
@@ -136,6 +155,7 @@ impl States {
         {
             // The partition may have been counted further than `end` while its end was read.
             state.lag = end.0.saturating_sub(position.0);
+            state.waiting_since = (state.lag > 0).then(|| state.waiting_since.unwrap_or_else(Instant::now));
             meters::set_lag(partition, state.lag);
         }
     }
@@ -223,13 +243,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn records_wait_if_none_is_counted() {
+    async fn records_that_are_not_counted_wait_since_they_arrived() {
         let states = States::default();
         let state = states.claim(P);
         let limit = Duration::from_secs(30);
         state.begin(Offset(0));
         tokio::time::advance(limit).await;
         assert_eq!(state.waiting_for(limit), None, "the log has no records");
+        states.update_lag(P, Offset(2));
+        assert_eq!(state.waiting_for(limit), None, "the records have just arrived");
+        tokio::time::advance(limit).await;
         states.update_lag(P, Offset(2));
         assert_eq!(state.waiting_for(limit), Some(2));
         state.advance(Offset(1), Duration::ZERO);

@@ -21,7 +21,7 @@ use tokio::{
 };
 use votes::{
     Assignment, Batch, Bounds, Counter, DeadLetter, DeadLetterReader, HealthDetails, LogReader, LogWriter, Offset,
-    Partition, Retention, Store, StoreError, Tallies, conformance::vote,
+    Partition, Retention, Store, StoreError, Tallies, UnixMillis, conformance::vote,
 };
 
 const PARTITION: Partition = Partition(3);
@@ -76,8 +76,13 @@ impl LogReader for ControlledReader {
         self.log_reader.commit(partition, position).await
     }
 
-    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
-        self.log_reader.expire(partition, retention, counted).await
+    async fn expire(
+        &self,
+        counted: &[(Partition, Offset)],
+        retention: Retention,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
+        self.log_reader.expire(counted, retention, now).await
     }
 
     async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {

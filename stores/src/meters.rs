@@ -10,8 +10,8 @@ use metrics::{
 use query::{Found, Query, QueryStore, Table};
 use votes::{
     Added, Advanced, AlbumVotes, BallotKey, Checkpoint, ClearCondition, ContestId, Counts, Duplicate, HealthDetails,
-    Ledger, LedgerRepair, LedgerRetention, LogPosition, LoggedVote, Offset, Partition, RateWindow, Snapshot, Store,
-    StoreError, Summary, Tallies, TalliesPosition, Tally, UnixMillis, WholeLedger, Window,
+    Ledger, LedgerRepair, LedgerRetention, LogPosition, LoggedVote, Offset, Partition, Purged, RateWindow, Snapshot,
+    Store, StoreError, Summary, Tallies, TalliesPosition, Tally, UnixMillis, WholeLedger, Window,
 };
 
 /// Registers the gauges of the queue of the log writer, and sets `ovation_queued_votes_limit` to `max_votes`. Returns
@@ -61,6 +61,7 @@ pub(crate) struct MeteredLedger {
     positions_of: Operation,
     advance_checkpoint: Operation,
     range: Operation,
+    add_to_summary: Operation,
     purge_expired: Operation,
 }
 
@@ -74,6 +75,7 @@ impl MeteredLedger {
             positions_of: operation("positions_of"),
             advance_checkpoint: operation("advance_checkpoint"),
             range: operation("range"),
+            add_to_summary: operation("add_to_summary"),
             purge_expired: operation("purge_expired"),
         }
     }
@@ -119,7 +121,7 @@ impl Ledger for MeteredLedger {
         self.range.measure(self.ledger.range(partition, from, to, max_votes)).await
     }
 
-    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<(), StoreError> {
+    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<bool, StoreError> {
         self.ledger.record_duplicates(duplicates).await
     }
 
@@ -134,12 +136,25 @@ impl Ledger for MeteredLedger {
 
 #[async_trait]
 impl LedgerRetention for MeteredLedger {
-    async fn put_summary(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
-        self.ledger.put_summary(partition, from, summary).await
+    async fn add_to_summary(&self, partition: Partition, from: Offset, expired: Summary) -> Result<bool, StoreError> {
+        self.add_to_summary.measure(self.ledger.add_to_summary(partition, from, expired)).await
     }
 
-    async fn purge_expired(&self, partition: Partition) -> Result<u64, StoreError> {
-        self.purge_expired.measure(self.ledger.purge_expired(partition)).await
+    async fn compact_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        self.ledger.compact_summary(partition).await
+    }
+
+    async fn clean_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        self.ledger.clean_summary(partition).await
+    }
+
+    async fn purge_expired(
+        &self,
+        partition: Partition,
+        votes: Vec<(BallotKey, Offset)>,
+        max_duplicates: usize,
+    ) -> Result<Purged, StoreError> {
+        self.purge_expired.measure(self.ledger.purge_expired(partition, votes, max_duplicates)).await
     }
 
     async fn size(&self) -> Result<u64, StoreError> {

@@ -14,7 +14,8 @@ use service::{Config, Health, health::Criticality};
 use stores::Stores;
 use votes::{
     Assignment, Batch, Bounds, Counted, Counter, Cursor, DeadLetter, DeadLetterPart, DeadLetterReader, ForeignRecord,
-    HealthDetails, InvalidRecord, LogReader, Offset, Partition, Retention, Store, StoreError, conformance::vote,
+    HealthDetails, InvalidRecord, LogReader, Offset, Partition, Retention, Store, StoreError, UnixMillis,
+    conformance::vote,
 };
 
 const PARTITION: Partition = Partition(3);
@@ -66,8 +67,13 @@ impl LogReader for CountingReader {
         self.log_reader.commit(partition, position).await
     }
 
-    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
-        self.log_reader.expire(partition, retention, counted).await
+    async fn expire(
+        &self,
+        counted: &[(Partition, Offset)],
+        retention: Retention,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
+        self.log_reader.expire(counted, retention, now).await
     }
 
     async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {

@@ -226,7 +226,7 @@ def main():
     flags.add_argument("--rounds", type=int, default=1, help="how often the scenario runs, each time with new stores")
     flags.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="Kafka brokers; with 3, there is no proxy")
     flags.add_argument("--ledger-in-memory", action="store_true", help="use mongo-java-server for the ledger, for scenarios that do not stop it")
-    flags.add_argument("--ledger-retention", default="60s", help="for `retention`; longer than counting may be behind, so that no duplicate counts")
+    flags.add_argument("--ledger-retention", default="6s", help="for `retention`; longer than a client sends its votes again, and shorter than counting may be behind")
     flags.add_argument("--port", type=int, default=24000, help="the first of 120 ports")
     flags.add_argument("--work", type=Path, default=ROOT / "target/checker", help="the folder for data and logs, which remain after the run")
     flags.add_argument("--json", type=Path, help="append the report of each round to this file, one JSON object per line")

@@ -51,7 +51,7 @@ fn an_unaltered_system_has_no_difference() {
     let report = audit(&data);
     let expected = json!({
         "ok": true, "log": 32, "dead_letters": 0, "foreign_records": 0, "duplicates": 2, "ledger": 30, "tallies": 30,
-        "uncounted": 0, "expired": 0, "differences": []
+        "uncounted": 0, "expired": 0, "unseen": 0, "youngest_expired_seconds": null, "differences": []
     });
     assert_eq!(report, expected);
 }

@@ -7,7 +7,9 @@
 //! partition's dead letters, not for all votes.
 //!
 //! For votes that have expired in the ledger, the audit uses the ledger's summary. For votes that have expired on the
-//! log, it uses the ledger's votes. If votes expire while the audit reads, the audit starts again.
+//! log, it uses the ledger's votes. Votes may expire while the audit reads. Then it continues where the log or the
+//! ledger begins now: it locks nothing, and reads nothing twice. Only if the votes of a partition have expired beyond
+//! the position of the tallies that it compares with, it starts again, with the tallies' present positions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{Debug, Display};
@@ -18,21 +20,22 @@ use serde::Serialize;
 use crate::{
     counts::{ContestCounts, Counts},
     ids::{ContestId, LogPosition, Offset, Partition},
-    ports::{Batch, Ledger, LogReader, Snapshot, StoreError, Summary, Tallies},
+    ports::{Batch, Bounds, Ledger, LogReader, Snapshot, StoreError, Summary, Tallies},
     vote::LoggedVote,
 };
 
 /// The maximum number of records that are compared at a time.
 const MAX_BATCH: usize = 1_000;
 
-/// The maximum number of attempts. An attempt fails if votes expire while the audit reads.
-const MAX_ATTEMPTS: usize = 10;
+/// The maximum number of attempts. An attempt fails if votes expire beyond the positions that the tallies had when the
+/// audit began.
+const MAX_ATTEMPTS: usize = 5;
 
 /// The maximum number of differences that are described one by one.
 const MAX_DIFFERENCES: usize = 100;
 
 /// The result of the audit. If `ok` is true, `log + expired - dead_letters - duplicates = ledger = tallies`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AuditReport {
     /// Whether the audit found no difference.
     pub ok: bool,
@@ -54,6 +57,12 @@ pub struct AuditReport {
     /// The number of votes that have expired on the log or in the ledger. For these votes, the tallies are compared
     /// with the ledger's votes and summaries, and not with the log.
     pub expired: u64,
+    /// The number of these votes that expired in the ledger while the audit ran, before it compared them.
+    pub unseen: u64,
+    /// The youngest age, in seconds, at which a vote expired in the ledger: the time between the vote and the next vote
+    /// on the log that was to be counted, less the allowed errors of these times. A duplicate that follows its original by less is recognised. `None` if no vote
+    /// has expired.
+    pub youngest_expired_seconds: Option<f64>,
     /// Descriptions of at most 100 differences. If there are more, the last text has the number of the others.
     pub differences: Vec<String>,
 }
@@ -71,27 +80,29 @@ pub async fn audit(
     tallies: &dyn Tallies,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<AuditReport, StoreError> {
-    for _ in 0..MAX_ATTEMPTS {
-        // The cut-offs are read before the tallies. So the tallies have every vote that had expired by then.
-        let before = cut_offs(log_reader, ledger).await?;
-        let report = audit_once(log_reader, ledger, tallies, progress).await;
-        if cut_offs(log_reader, ledger).await? == before {
-            return report;
+    let mut attempts = 1;
+    loop {
+        match audit_once(log_reader, ledger, tallies, progress).await {
+            Ok(report) => return Ok(report),
+            Err(Interruption::Store(error)) => return Err(error),
+            Err(Interruption::Expired(error)) if attempts == MAX_ATTEMPTS => return Err(error),
+            Err(Interruption::Expired(_)) => attempts += 1,
         }
     }
-    Err(StoreError::new(
-        "ledger",
-        "votes expired faster than they could be audited; use a longer retention, or reduce the load",
-    ))
 }
 
-/// Reads the cut-off of each partition.
-async fn cut_offs(log_reader: &dyn LogReader, ledger: &dyn Ledger) -> Result<Vec<Offset>, StoreError> {
-    let mut cut_offs = Vec::new();
-    for partition in (0..log_reader.partitions()).map(Partition) {
-        cut_offs.push(ledger.checkpoint(partition).await?.cut_off);
+/// Why an attempt ended without a report.
+enum Interruption {
+    /// A store can't be read.
+    Store(StoreError),
+    /// Votes have expired that the tallies had not counted when the attempt began.
+    Expired(StoreError),
+}
+
+impl From<StoreError> for Interruption {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
-    Ok(cut_offs)
 }
 
 async fn audit_once(
@@ -99,15 +110,16 @@ async fn audit_once(
     ledger: &dyn Ledger,
     tallies: &dyn Tallies,
     progress: &mut (dyn FnMut(u64, u64) + Send),
-) -> Result<AuditReport, StoreError> {
+) -> Result<AuditReport, Interruption> {
     let snapshot = tallies.snapshot().await?;
     let mut auditor =
         Auditor { log_reader, ledger, report: AuditReport::default(), counts: Counts::default(), more_differences: 0 };
     let total = snapshot.positions.values().map(|position| position.0).sum();
+    let mut done = 0;
     for partition in (0..log_reader.partitions()).map(Partition) {
         let position = snapshot.positions.get(&partition).copied().unwrap_or_default();
-        let done = auditor.report.log + auditor.report.expired;
-        auditor.audit_partition(partition, position, &mut |more| progress(done + more, total)).await?;
+        auditor.audit_partition(partition, position, &mut |at| progress(done + at, total)).await?;
+        done += position.0;
     }
     auditor.compare_tallies(&snapshot);
     Ok(auditor.finish())
@@ -123,77 +135,174 @@ struct Auditor<'a> {
     more_differences: u64,
 }
 
+/// How far a partition is audited.
+struct PartitionAudit {
+    partition: Partition,
+    /// The first offset that is not audited yet.
+    at: Offset,
+    /// The offset at which the log reader reads next, if it is known.
+    reads_at: Option<Offset>,
+    /// The first offset that the log has.
+    log_start: Offset,
+    /// The counts of the votes below `at`.
+    counts: Counts,
+    /// The numbers of records below `at`.
+    numbers: Numbers,
+    /// The offsets of the partition's dead letters, sorted, if the partition has an invalid record.
+    dead_letters: Option<Vec<Offset>>,
+}
+
+/// The numbers of records of a part of a partition.
+#[derive(Default)]
+struct Numbers {
+    log: u64,
+    dead_letters: u64,
+    duplicates: u64,
+    ledger: u64,
+    expired: u64,
+}
+
+/// The result of auditing a part of a partition.
+enum Audited {
+    Done,
+    /// The log deleted records at or after `at` meanwhile. It begins at this offset now.
+    LogBegins(Offset),
+    /// Votes at or after `at` expired in the ledger meanwhile.
+    CutOffMoved,
+}
+
 impl Auditor<'_> {
     async fn audit_partition(
         &mut self,
         partition: Partition,
         position: Offset,
         progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<(), StoreError> {
-        let bounds = self.log_reader.bounds(partition).await?;
-        self.report.uncounted += bounds.end.0.saturating_sub(position.0);
-        if position > bounds.end {
+    ) -> Result<(), Interruption> {
+        let Bounds { start: log_start, end } = self.log_reader.bounds(partition).await?;
+        self.report.uncounted += end.0.saturating_sub(position.0);
+        if position > end {
             self.add_difference(format!(
-                "partition {partition}: the tallies have counted up to offset {position}, but the log ends at {}",
-                bounds.end
+                "partition {partition}: the tallies have counted up to offset {position}, but the log ends at {end}"
             ));
         }
-        let cut_off = self.count_summary(partition, position).await?;
-        let logged_from = bounds.start.max(cut_off).min(position);
-        self.count_expired_on_log(partition, cut_off, logged_from).await?;
-        self.log_reader.seek(partition, logged_from).await?;
-        let end = position.min(bounds.end);
-        let mut dead_letters = None;
-        let mut at = logged_from;
-        while at < end {
-            let mut batch = self.log_reader.next_batch(partition, MAX_BATCH).await?;
-            batch.records.retain(|record| record.offset < end);
-            batch.to = batch.to.min(end);
-            at = batch.to;
-            if dead_letters.is_none() && batch.records.iter().any(|record| record.vote.is_err()) {
-                dead_letters = Some(self.dead_letter_offsets(partition).await?);
-            }
-            self.audit_batch(batch, dead_letters.as_deref().unwrap_or_default()).await?;
-            progress(at.0);
+        if position == Offset(0) {
+            return Ok(());
         }
-        self.check_past_end(partition, at, position).await
+        let mut audit = PartitionAudit {
+            partition,
+            at: Offset(0),
+            reads_at: None,
+            log_start,
+            counts: Counts::default(),
+            numbers: Numbers::default(),
+            dead_letters: None,
+        };
+        self.begin_at_cut_off(&mut audit, position).await?;
+        let end = position.min(end);
+        while audit.at < end {
+            let audited = if audit.at < audit.log_start {
+                self.count_expired_on_log(&mut audit, end).await?
+            } else {
+                self.audit_next_batch(&mut audit, end).await?
+            };
+            match audited {
+                Audited::Done => progress(audit.at.0),
+                Audited::LogBegins(start) => audit.log_start = start,
+                Audited::CutOffMoved => {
+                    let seen = audit.numbers.ledger;
+                    self.begin_at_cut_off(&mut audit, position).await?;
+                    self.report.unseen += audit.numbers.ledger.saturating_sub(seen);
+                }
+            }
+        }
+        self.check_past_end(&mut audit, position).await?;
+        let PartitionAudit { counts, numbers, .. } = audit;
+        let Numbers { log, dead_letters, duplicates, ledger, expired } = numbers;
+        self.report.log += log;
+        self.report.dead_letters += dead_letters;
+        self.report.duplicates += duplicates;
+        self.report.ledger += ledger;
+        self.report.expired += expired;
+        self.counts.merge(counts);
+        Ok(())
     }
 
-    /// Counts the votes of the ledger's summary. Returns the offset at which the ledger's documents begin.
-    async fn count_summary(&mut self, partition: Partition, position: Offset) -> Result<Offset, StoreError> {
-        let Summary { cut_off, counts } = self.ledger.summary(partition).await?;
-        if position == Offset(0) {
-            return Ok(position);
-        }
+    /// Continues at the ledger's cut-off. The votes below it are counted by the ledger's summary, and no longer one by
+    /// one.
+    async fn begin_at_cut_off(&mut self, audit: &mut PartitionAudit, position: Offset) -> Result<(), Interruption> {
+        let partition = audit.partition;
+        let Summary { cut_off, counts, youngest_expired } = self.ledger.summary(partition).await?;
         if position < cut_off {
             let problem = format!(
-                "partition {partition} was rolled back to offset {position}, but votes below {cut_off} have expired in the ledger, \
-                 so the two can't be compared; wait until a consumer has counted the partition again, then repeat the audit"
+                "partition {partition} is at offset {position}, but votes below {cut_off} have expired in the ledger, \
+                 so the two can't be compared. Either the tallies were rolled back: wait until a consumer has counted the \
+                 partition again. Or votes expire faster than they can be audited: use a longer retention. Then repeat the audit"
             );
-            return Err(StoreError::new("tallies", problem));
+            return Err(Interruption::Expired(StoreError::new("tallies", problem)));
         }
-        self.report.expired += counts.total();
-        self.report.ledger += counts.total();
-        self.counts.merge(counts);
-        Ok(cut_off)
+        let total = counts.total();
+        (audit.at, audit.counts) = (cut_off, counts);
+        audit.numbers = Numbers { ledger: total, expired: total, ..Numbers::default() };
+        let youngest = youngest_expired.map(|age| age.as_secs_f64());
+        let known = self.report.youngest_expired_seconds;
+        self.report.youngest_expired_seconds = known.into_iter().chain(youngest).reduce(f64::min);
+        Ok(())
     }
 
-    /// Counts the ledger's votes in `[from, to)`, which the log no longer has.
-    async fn count_expired_on_log(
-        &mut self,
-        partition: Partition,
-        mut from: Offset,
-        to: Offset,
-    ) -> Result<(), StoreError> {
-        while from < to {
-            let votes = self.ledger.range(partition, from, to, MAX_BATCH).await?;
-            let Some(last) = votes.last() else { break };
-            from = last.position.offset.next();
-            self.report.expired += votes.len() as u64;
-            self.report.ledger += votes.len() as u64;
-            self.count(&votes);
+    /// Returns whether votes at or after this offset have expired in the ledger. What was read from the ledger before is
+    /// complete if not.
+    async fn has_expired(&self, partition: Partition, from: Offset) -> Result<bool, StoreError> {
+        Ok(self.ledger.checkpoint(partition).await?.cut_off > from)
+    }
+
+    /// Counts some of the ledger's votes that the log no longer has.
+    async fn count_expired_on_log(&mut self, audit: &mut PartitionAudit, end: Offset) -> Result<Audited, StoreError> {
+        let (partition, from, to) = (audit.partition, audit.at, audit.log_start.min(end));
+        let votes = self.ledger.range(partition, from, to, MAX_BATCH).await?;
+        if self.has_expired(partition, from).await? {
+            return Ok(Audited::CutOffMoved);
         }
-        Ok(())
+        audit.at = match votes.last() {
+            Some(last) if votes.len() == MAX_BATCH => last.position.offset.next(),
+            _ => to,
+        };
+        audit.numbers.expired += votes.len() as u64;
+        audit.numbers.ledger += votes.len() as u64;
+        audit.count(&votes);
+        Ok(Audited::Done)
+    }
+
+    /// Reads the next batch below `end` and compares it with the ledger.
+    async fn audit_next_batch(&mut self, audit: &mut PartitionAudit, end: Offset) -> Result<Audited, StoreError> {
+        let (partition, from) = (audit.partition, audit.at);
+        let read = self.read_batch(audit).await;
+        let begins_at_from =
+            read.as_ref().is_ok_and(|batch| batch.records.first().is_some_and(|record| record.offset == from));
+        if !begins_at_from {
+            // The log has a gap here, or it deleted its first records.
+            let start = self.log_reader.bounds(partition).await?.start;
+            if start > from {
+                audit.reads_at = None;
+                return Ok(Audited::LogBegins(start));
+            }
+        }
+        let mut batch = read?;
+        batch.records.retain(|record| record.offset < end);
+        batch.to = batch.to.min(end);
+        if audit.dead_letters.is_none() && batch.records.iter().any(|record| record.vote.is_err()) {
+            audit.dead_letters = Some(self.dead_letter_offsets(partition).await?);
+        }
+        self.audit_batch(audit, batch).await
+    }
+
+    async fn read_batch(&self, audit: &mut PartitionAudit) -> Result<Batch, StoreError> {
+        if audit.reads_at != Some(audit.at) {
+            self.log_reader.seek(audit.partition, audit.at).await?;
+        }
+        audit.reads_at = None;
+        let batch = self.log_reader.next_batch(audit.partition, MAX_BATCH).await?;
+        audit.reads_at = Some(batch.to);
+        Ok(batch)
     }
 
     /// Reads the dead letters of a partition. Returns their offsets, sorted. Every invalid record below the positions
@@ -209,24 +318,50 @@ impl Auditor<'_> {
         Ok(offsets)
     }
 
-    /// Compares a batch with the ledger. `dead_letters` has the offsets of the partition's dead letters, sorted.
-    async fn audit_batch(&mut self, batch: Batch, dead_letters: &[Offset]) -> Result<(), StoreError> {
+    /// Compares a batch with the ledger.
+    async fn audit_batch(&mut self, audit: &mut PartitionAudit, batch: Batch) -> Result<Audited, StoreError> {
         let Batch { partition, from, to, records } = batch;
-        self.report.log += records.len() as u64;
         let mut recorded: BTreeMap<Offset, LoggedVote> = BTreeMap::new();
         for logged in self.ledger.range(partition, from, to, usize::MAX).await? {
             recorded.insert(logged.position.offset, logged);
         }
-        self.report.ledger += recorded.len() as u64;
+        let keys = records.iter().filter_map(|record| Some(record.vote.as_ref().ok()?.key.clone())).collect();
+        let mut originals = self.ledger.positions_of(keys).await?.into_iter();
+        // If the original of a duplicate has expired, only the record of the duplicate identifies it.
+        let mut known_duplicates = BTreeSet::new();
+        if originals.as_slice().iter().any(Option::is_none) {
+            let duplicates = self.ledger.duplicates(partition, from, to).await?;
+            known_duplicates.extend(duplicates.iter().map(|duplicate| duplicate.position.offset));
+        }
+        if self.has_expired(partition, from).await? {
+            return Ok(Audited::CutOffMoved);
+        }
 
-        let mut votes = Vec::with_capacity(records.len());
+        let numbers = &mut audit.numbers;
+        numbers.log += records.len() as u64;
+        numbers.ledger += recorded.len() as u64;
+        let mut counted = Vec::with_capacity(records.len());
         for record in records {
             let position = LogPosition { partition, offset: record.offset };
             match record.vote {
-                Ok(vote) => votes.push(LoggedVote { position, vote }),
+                Ok(vote) => {
+                    let (logged, original) = (LoggedVote { position, vote }, originals.next().flatten());
+                    let own = recorded.remove(&record.offset);
+                    if original.is_none() && own.is_none() && known_duplicates.contains(&record.offset) {
+                        numbers.duplicates += 1;
+                    } else if self.check_vote(&logged, original, own) {
+                        counted.push(logged);
+                    } else {
+                        numbers.duplicates += 1;
+                    }
+                }
                 Err(invalid) => {
-                    self.report.dead_letters += 1;
-                    if dead_letters.binary_search(&record.offset).is_err() {
+                    numbers.dead_letters += 1;
+                    let is_stored = audit
+                        .dead_letters
+                        .as_ref()
+                        .is_some_and(|letters| letters.binary_search(&record.offset).is_ok());
+                    if !is_stored {
                         let reason = invalid.reason;
                         self.add_difference(format!(
                             "{position}: the record is not a vote ({reason}), and is not among the dead letters"
@@ -235,33 +370,17 @@ impl Auditor<'_> {
                 }
             }
         }
-        let keys = votes.iter().map(|logged| logged.vote.key.clone()).collect();
-        let originals = self.ledger.positions_of(keys).await?;
-        // If the original of a duplicate has expired, only the record of the duplicate identifies it.
-        let mut known_duplicates = BTreeSet::new();
-        if originals.iter().any(Option::is_none) {
-            let duplicates = self.ledger.duplicates(partition, from, to).await?;
-            known_duplicates.extend(duplicates.iter().map(|duplicate| duplicate.position.offset));
-        }
-        let mut counted = Vec::with_capacity(votes.len());
-        for (logged, original) in votes.into_iter().zip(originals) {
-            let offset = logged.position.offset;
-            if original.is_none() && known_duplicates.contains(&offset) && !recorded.contains_key(&offset) {
-                self.report.duplicates += 1;
-            } else if self.check_vote(&logged, original, recorded.remove(&offset)) {
-                counted.push(logged);
-            }
-        }
         for logged in recorded.into_values() {
             let (position, vote) = (logged.position, logged.vote.vote_id);
             self.add_difference(format!("{position}: the ledger has vote {vote}, which the log does not have there"));
         }
-        self.count(&counted);
-        Ok(())
+        audit.count(&counted);
+        audit.at = to;
+        Ok(Audited::Done)
     }
 
     /// Compares a vote of the log with the ledger, and adds the differences to the report. Returns whether the vote
-    /// counts.
+    /// counts. Otherwise it is a duplicate.
     ///
     /// `original` is the position that the ledger has for the vote's key. `recorded` is the vote that the ledger has at
     /// the position of `logged`.
@@ -279,10 +398,7 @@ impl Auditor<'_> {
                 }
                 true
             }
-            (Some(at), None) if at.partition == position.partition && at.offset < position.offset => {
-                self.report.duplicates += 1;
-                false
-            }
+            (Some(at), None) if at.partition == position.partition && at.offset < position.offset => false,
             (Some(at), Some(_)) => {
                 self.add_difference(format!("{position}: the ledger has vote {id} here, and its ballot again at {at}"));
                 true
@@ -305,21 +421,16 @@ impl Auditor<'_> {
         }
     }
 
-    /// Reports the ledger's votes in `[from, to)`, which are past the end of the log: at most [`MAX_BATCH`] of them.
-    async fn check_past_end(&mut self, partition: Partition, from: Offset, to: Offset) -> Result<(), StoreError> {
-        if from < to {
-            for logged in self.ledger.range(partition, from, to, MAX_BATCH).await? {
-                self.report.ledger += 1;
+    /// Reports the ledger's votes below `position` that are past the end of the log: at most [`MAX_BATCH`] of them.
+    async fn check_past_end(&mut self, audit: &mut PartitionAudit, position: Offset) -> Result<(), StoreError> {
+        if audit.at < position {
+            for logged in self.ledger.range(audit.partition, audit.at, position, MAX_BATCH).await? {
+                audit.numbers.ledger += 1;
                 let (position, vote) = (logged.position, logged.vote.vote_id);
                 self.add_difference(format!("{position}: the ledger has vote {vote}, which is past the log's end"));
             }
         }
         Ok(())
-    }
-
-    fn count(&mut self, votes: &[LoggedVote]) {
-        self.counts.merge(Counts::of(votes));
-        self.counts.drop_expiring_windows();
     }
 
     /// Compares the counts of the log and the ledger with the tallies.
@@ -383,6 +494,13 @@ impl Auditor<'_> {
         }
         self.report.ok = self.report.differences.is_empty();
         self.report
+    }
+}
+
+impl PartitionAudit {
+    fn count(&mut self, votes: &[LoggedVote]) {
+        self.counts.merge(Counts::of(votes));
+        self.counts.drop_expiring_windows();
     }
 }
 

@@ -286,7 +286,7 @@ impl Counter {
             let is_cleared = self.tallies.clear(ClearCondition::IfAt(partition, from)).await?;
             return if is_cleared { Ok(Offset(0)) } else { Ok(self.tallies.position(partition).await?.offset) };
         }
-        let Summary { cut_off, counts } = self.ledger.summary(partition).await?;
+        let Summary { cut_off, counts, .. } = self.ledger.summary(partition).await?;
         // The ids of the expired votes are not known, so the position gets no last vote.
         match self.tallies.add(partition, Offset(0), cut_off.into(), counts).await? {
             Added::Added => Ok(cut_off),
@@ -317,8 +317,9 @@ impl Counter {
         let is_counted: Vec<bool> =
             candidates.iter().zip(&original_positions).map(|(logged, original)| logged.position == *original).collect();
         let duplicates_to_record = list_duplicates(&candidates, &original_positions, batch_duplicates);
-        if !duplicates_to_record.is_empty() {
-            self.ledger.record_duplicates(duplicates_to_record).await?;
+        if !duplicates_to_record.is_empty() && !self.ledger.record_duplicates(duplicates_to_record).await? {
+            // An original has expired and was deleted since its position was read.
+            return Ok(Counted::PositionsChanged);
         }
 
         let cut_off = cursor.cut_off;
@@ -423,9 +424,13 @@ fn list_duplicates(
     original_positions: &[LogPosition],
     batch_duplicates: Vec<BatchDuplicate>,
 ) -> Vec<Duplicate> {
-    let of_candidates = candidates.iter().map(|logged| logged.position).zip(original_positions.iter().copied());
-    let within_batch =
-        batch_duplicates.into_iter().map(|(position, candidate)| (position, original_positions[candidate]));
-    let duplicates = of_candidates.chain(within_batch).filter(|(position, original)| position != original);
-    duplicates.map(|(position, original)| Duplicate { position, original: original.offset }).collect()
+    let of_candidates = candidates.iter().enumerate().map(|(candidate, logged)| (logged.position, candidate));
+    let records = of_candidates.chain(batch_duplicates);
+    let duplicates = records.filter(|(position, candidate)| *position != original_positions[*candidate]);
+    duplicates
+        .map(|(position, candidate)| {
+            let (key, original) = (candidates[candidate].vote.key.clone(), original_positions[candidate].offset);
+            Duplicate { position, key, original }
+        })
+        .collect()
 }

@@ -46,7 +46,7 @@ pub use contest::{Contest, ContestError, Contests, VotesPerVoter};
 pub use counter::{Counted, CountedVotes, Counter, Cursor, LogState, PartitionHalt, StorePositions};
 pub use counts::{ContestCounts, Counts, Window};
 pub use duration::{DurationError, parse_duration, parse_whole_duration};
-pub use expiry::{CutOff, Expiry};
+pub use expiry::{CutOff, Expiry, ExpiryStep, LOG_TIME_ERROR, log_time};
 pub use ids::{
     BallotKey, ContestId, LogPosition, Offset, Partition, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret,
 };
@@ -57,8 +57,8 @@ pub use metadata::VoteMetadata;
 pub use ports::{
     Added, Advanced, Assignment, Batch, Bounds, Checkpoint, ClearCondition, ConnectError, DeadLetter, DeadLetterPart,
     DeadLetterReader, DeliveryFuture, DeliverySender, Duplicate, ForeignRecord, HealthDetails, InvalidRecord, Ledger,
-    LedgerRepair, LedgerRetention, LogReader, LogWriter, OpenError, PublishError, Receipt, Record, Snapshot, Store,
-    StoreError, Summary, Tallies, TalliesPosition, WholeLedger, delivery_channel,
+    LedgerRepair, LedgerRetention, LogReader, LogWriter, OpenError, PublishError, Purged, Receipt, Record, Snapshot,
+    Store, StoreError, Summary, Tallies, TalliesPosition, WholeLedger, delivery_channel,
 };
 pub use refusal::{Reason, Refusal};
 pub use request::VoteRequest;

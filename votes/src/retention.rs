@@ -4,10 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    duration::{self, parse_whole_duration},
-    ids::UnixMillis,
-};
+use crate::duration::{self, parse_whole_duration};
 
 /// Which votes a store retains. Older votes expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,9 +29,11 @@ const MIN_BYTES: u64 = 1_000_000;
 /// counted votes may expire.
 const MAX_FILL: f64 = 0.5;
 
-/// The share of the allowed bytes that remains after votes have expired. Many votes expire at a time, because an audit
-/// starts again when votes expire.
+/// The share of the allowed bytes that remains after votes have expired. So votes expire rarely, and many at a time.
 const TARGET_FILL: f64 = 0.3;
+
+/// Votes expire when they exceed the retention by the retention divided by this number.
+const EXCESS_AGE_DIVISOR: u32 = 20;
 
 impl Retention {
     /// Returns how many of a partition's `records` the store must retain, or `None` to retain all. All partitions of
@@ -46,9 +45,15 @@ impl Retention {
         (fill > MAX_FILL).then_some(retained)
     }
 
-    /// Returns the time at which a vote of this age was accepted. Votes that were accepted earlier expire.
-    pub fn oldest_time(age: Duration) -> UnixMillis {
-        UnixMillis(UnixMillis::now().0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
+    /// Returns the age from which votes expire by a retention of this age. It is a little higher than the retention, so
+    /// that votes expire rarely, and many at a time.
+    pub fn due_age(age: Duration) -> Duration {
+        age + Self::excess(age)
+    }
+
+    /// Returns by how much a vote exceeds a retention of this age when it expires.
+    pub fn excess(age: Duration) -> Duration {
+        age / EXCESS_AGE_DIVISOR
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use votes::{AuditReport, LogPosition, LoggedVote, Offset, StoreError, UnixMillis, Vote, Window, audit};
+use votes::{AuditReport, LogPosition, LoggedVote, Offset, Partition, StoreError, UnixMillis, Vote, Window, audit};
 
 use crate::{
     process::Process,
@@ -46,9 +46,17 @@ fn check_ledger(world: &World) -> Option<String> {
     };
     let lost = originals.iter().find(is_lost);
     let lost = lost.map(|logged| format!("{}: the original is not in the ledger", logged.position));
+    let is_wrong = |partition: &Partition| {
+        let cut_off = world.recorded(*partition).cut_off;
+        let summary = world.ledger.summaries.get(partition).map_or(0, |summary| summary.counts.total());
+        summary != world.log(*partition).originals(Offset(0), cut_off).count() as u64
+    };
+    let wrong = world.partitions().find(is_wrong);
+    let wrong = wrong.map(|partition| format!("the summary of {partition} does not have the votes below its cut-off"));
     let originals: BTreeSet<_> = originals.iter().map(|logged| logged.position).collect();
     let extra = || world.ledger.votes.keys().find(|position| !has_expired(position) && !originals.contains(position));
-    lost.or_else(|| extra().map(|position| format!("{position}: the ledger has a vote that is not an original")))
+    lost.or(wrong)
+        .or_else(|| extra().map(|position| format!("{position}: the ledger has a vote that is not an original")))
 }
 
 /// Checks that the tallies are the counts of the originals. This counts the originals without production code.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::time::Instant;
-use votes::Offset;
+use votes::{LOG_TIME_ERROR, Offset, Retention};
 
 use crate::{
     check,
@@ -18,6 +18,10 @@ const MAX_RECOVERY_TIME: Duration = Duration::from_mins(1);
 
 /// The simulated time during which consumers are observed after everything is counted.
 const IDLE_TIME: Duration = Duration::from_secs(3);
+
+/// The longest simulated time that votes need to expire after they exceed the retention: the clocks are wrong, and each
+/// step deletes only a few votes.
+const EXPIRY_TIME: Duration = Duration::from_secs(10);
 
 /// The maximum number of calls of an idle process in a second: for itself, and for each of its partitions.
 const MAX_IDLE_CALLS: (u64, u64) = (4, 12);
@@ -88,13 +92,11 @@ async fn observe_idle(history: &mut History) {
         let of = |process: usize| (process, world.assigned(process).len() as u64, world.processes[process].calls);
         history.members.iter().map(|member| of(member.process)).collect()
     };
+    // All votes expire that have to.
+    let age = history.profile.age.map_or(Duration::ZERO, |age| Retention::due_age(age) + LOG_TIME_ERROR);
+    pass(history, age + EXPIRY_TIME).await;
     let before = calls(history);
-    let end = Instant::now() + IDLE_TIME;
-    while Instant::now() < end {
-        if !history.execute_random_operations().await {
-            history.wait_for_call(end.saturating_duration_since(Instant::now())).await;
-        }
-    }
+    pass(history, IDLE_TIME).await;
     for ((process, partitions, before), (_, _, after)) in before.into_iter().zip(calls(history)) {
         let max = (MAX_IDLE_CALLS.0 + MAX_IDLE_CALLS.1 * partitions) * IDLE_TIME.as_secs();
         let made = after - before;
@@ -108,6 +110,16 @@ async fn observe_idle(history: &mut History) {
     }
     if let Some(problem) = history.health_problem().await {
         history.world.lock().report_violation(|| problem);
+    }
+}
+
+/// Executes all calls for this simulated time.
+async fn pass(history: &mut History, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if !history.execute_random_operations().await {
+            history.wait_for_call(end.saturating_duration_since(Instant::now())).await;
+        }
     }
 }
 

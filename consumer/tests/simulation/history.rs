@@ -76,11 +76,15 @@ pub(crate) struct History {
 impl History {
     fn new(plan: Plan) -> Self {
         let mut rng = SmallRng::seed_from_u64(plan.seed);
-        let profile = Profile::draw(&mut rng, plan.is_long);
+        let profile = Profile::draw(&mut rng, plan);
         let mut world = World::new(profile.partitions, SmallRng::seed_from_u64(rng.random()));
         world.faults = profile.faults;
         world.mutant = plan.mutant;
         world.max_batch = profile.max_batch;
+        world.age = profile.age;
+        if plan.is_long {
+            world.max_purged = 500;
+        }
         world.groups = (0..profile.groups).map(|_| Group::new(profile.partitions)).collect();
         world.trace = plan.is_traced.then(String::new);
         let generator = VoteGenerator::new(profile.partitions);
@@ -237,20 +241,20 @@ impl History {
     pub(crate) fn append(&mut self, partition: Partition) {
         let Profile { gaps, invalid, duplicates, .. } = self.profile;
         let rng = &mut self.rng;
+        // Without a retention by age, the times of votes mean nothing.
+        let clock = self.profile.age.map(|_| self.world.lock().now());
         let gap = if rng.random_bool(gaps) { rng.random_range(1..=3) } else { 0 };
         let (event, vote) = if rng.random_bool(invalid) {
             ("invalid records", None)
         } else if rng.random_bool(duplicates) {
-            let vote = self.generator.duplicate(partition, rng);
-            let world = self.world.lock();
-            let horizon = world.horizon.get(&partition).copied().unwrap_or_default();
-            if world.log(partition).original_offset(&vote.key).is_none_or(|first| first >= horizon) {
+            let vote = self.generator.duplicate(partition, rng, clock);
+            if self.world.lock().may_be_duplicate(partition, &vote) {
                 ("duplicates", Some(vote))
             } else {
-                ("new ballots", Some(self.generator.vote(partition, rng)))
+                ("new ballots", Some(self.generator.vote(partition, rng, clock)))
             }
         } else {
-            ("new ballots", Some(self.generator.vote(partition, rng)))
+            ("new ballots", Some(self.generator.vote(partition, rng, clock)))
         };
         let mut world = self.world.lock();
         world.count_event(event);

@@ -1,7 +1,6 @@
 //! The simulated ledger.
 
 use std::{
-    collections::BTreeSet,
     fmt::{self, Debug},
     sync::Arc,
 };
@@ -10,8 +9,8 @@ use async_trait::async_trait;
 use rand::{RngExt as _, seq::SliceRandom as _};
 use tokio::time::Instant;
 use votes::{
-    Advanced, BallotKey, Checkpoint, Counts, Duplicate, Ledger, LedgerRepair, LedgerRetention, LogPosition, LoggedVote,
-    Offset, Partition, StoreError, Summary,
+    Advanced, BallotKey, Checkpoint, Duplicate, LOG_TIME_ERROR, Ledger, LedgerRepair, LedgerRetention, LogPosition,
+    LoggedVote, Offset, Partition, Purged, StoreError, Summary, UnixMillis,
 };
 
 use crate::{
@@ -30,6 +29,9 @@ const TARGET_FILL: f64 = 0.3;
 /// The share of a partition's records that an expiration retains, at least and at most. With a larger share, the size of
 /// the ledger would be below the size from which on votes expire.
 const RETAINED: std::ops::RangeInclusive<f64> = 0.000_01..=0.58;
+
+/// The number of votes that a step of the retention reads. No other caller reads as many.
+const VOTES_OF_STEP: usize = 2_000;
 
 impl World {
     /// Stores the votes with these indexes, in this order, if their ballots are new. Returns the indexes of the other
@@ -126,51 +128,102 @@ impl World {
     /// Moves the cut-off, if the votes below it may expire. From then on, no new duplicate of these votes is appended.
     /// `None` means that a vote below it may still get a duplicate: the retention of the simulation is too short, which is
     /// not a fault of counting.
-    fn put_summary(&mut self, partition: Partition, from: Offset, to: Offset, counts: Counts) -> Option<bool> {
-        if self.recorded(partition).cut_off != from {
+    fn add_to_summary(&mut self, partition: Partition, from: Offset, expired: Summary) -> Option<bool> {
+        if self.recorded(partition).cut_off != from && !self.is(Mutant::UnfencedSummary) {
             return Some(false);
         }
+        let to = expired.cut_off;
         if to > self.expirable_below(partition) {
-            self.count_event("expirations that were too early");
-            return None;
+            if self.age.is_none() {
+                self.count_event("expirations that were too early");
+                return None;
+            }
+            self.report_violation(|| {
+                format!("votes of {partition} below {to} expire, and one of them has a duplicate that is not counted")
+            });
         }
-        self.count_event("expirations");
+        self.count_event(if self.age.is_some() { "expirations by age" } else { "expirations by size" });
         let horizon = self.horizon.entry(partition).or_default();
         *horizon = (*horizon).max(to);
         let ledger = Arc::make_mut(&mut self.ledger);
         ledger.checkpoints.entry(partition).or_default().cut_off = to;
-        ledger.summaries.insert(partition, counts);
+        ledger.summaries.entry(partition).or_default().add(expired);
         Some(true)
     }
 
-    /// Deletes the votes and duplicates below the cut-off.
-    fn purge_expired(&mut self, partition: Partition, below: Offset) -> u64 {
-        let position = |offset| LogPosition { partition, offset };
-        let retains_originals = !self.is(Mutant::OriginalsPurged);
+    /// Records duplicates. Returns `false` if one of the originals is not in the ledger.
+    fn record_duplicates(&mut self, duplicates: Vec<Duplicate>) -> bool {
+        if self.is(Mutant::UnrecordedDuplicates) {
+            return true;
+        }
+        let mut has_originals = true;
         let ledger = Arc::make_mut(&mut self.ledger);
-        let later = ledger.duplicates.range(position(below)..=position(Offset(u64::MAX)));
-        let is_retained = |original: &Offset| retains_originals && *original < below;
-        let retained: BTreeSet<Offset> = later.map(|(_, original)| *original).filter(is_retained).collect();
-        let old: Vec<LogPosition> =
-            ledger.votes.range(position(Offset(0))..position(below)).map(|(position, _)| *position).collect();
-        let mut purged = 0;
-        for position in old.into_iter().filter(|position| !retained.contains(&position.offset)) {
-            if let Some(logged) = ledger.votes.remove(&position) {
+        for duplicate in duplicates {
+            let offset = duplicate.position.offset;
+            let original = LogPosition { offset: duplicate.original, ..duplicate.position };
+            if ledger.votes.get(&original).is_some_and(|logged| logged.vote.key == duplicate.key) {
+                let last = ledger.last_duplicates.entry(original).or_default();
+                *last = (*last).max(offset);
+            } else {
+                has_originals = false;
+            }
+            ledger.duplicates.insert(duplicate.position, duplicate);
+        }
+        has_originals
+    }
+
+    /// Deletes these votes as far as they are below an offset, and the oldest duplicates below it with their originals.
+    fn purge_expired(&mut self, partition: Partition, below: Offset, votes: &[(BallotKey, Offset)]) -> Purged {
+        let position = |offset| LogPosition { partition, offset };
+        let (is_unconditional, max_duplicates) = (self.is(Mutant::OriginalsPurged), self.max_purged);
+        let ledger = Arc::make_mut(&mut self.ledger);
+        let old_duplicates = ledger.duplicates.range(position(Offset(0))..position(below)).take(max_duplicates);
+        let old_duplicates: Vec<Duplicate> = old_duplicates.map(|(_, duplicate)| duplicate.clone()).collect();
+        let originals = old_duplicates.iter().map(|duplicate| duplicate.original);
+        let offsets: Vec<Offset> = votes.iter().map(|(_, offset)| *offset).chain(originals).collect();
+        let (mut deleted, mut retained) = (0, 0);
+        for position in offsets.into_iter().filter(|offset| *offset < below).map(position) {
+            let has_later_duplicate = ledger.last_duplicates.get(&position).is_some_and(|last| *last >= below);
+            if has_later_duplicate && !is_unconditional {
+                retained += u64::from(ledger.votes.contains_key(&position));
+            } else if let Some(logged) = ledger.votes.remove(&position) {
+                ledger.last_duplicates.remove(&position);
                 ledger.keys.remove(&logged.vote.key);
-                purged += 1;
+                deleted += 1;
             }
         }
-        ledger.duplicates.retain(|duplicate, _| duplicate.partition != partition || duplicate.offset >= below);
-        if !retained.is_empty() {
+        for duplicate in &old_duplicates {
+            ledger.duplicates.remove(&duplicate.position);
+        }
+        if retained > 0 {
             self.count_event("originals retained for their duplicates");
         }
-        purged
+        Purged { votes: deleted, is_done: old_duplicates.len() < max_duplicates }
     }
 
     pub(crate) fn range(&self, partition: Partition, from: Offset, to: Offset, max_votes: usize) -> Vec<LoggedVote> {
         let position = |offset| LogPosition { partition, offset };
         let votes = self.ledger.votes.range(position(from)..position(to.max(from))).take(max_votes);
         votes.map(|(_, logged)| LoggedVote::clone(logged)).collect()
+    }
+
+    /// For mutants of the horizon: makes the votes that a step of the retention reads so much older that the step decides
+    /// like the mutant.
+    fn shift_times(&mut self, process: usize, partition: Partition, votes: &mut [LoggedVote]) {
+        let shift = match self.mutant {
+            Some(Mutant::AgeByTheClock) => {
+                let now = self.now();
+                let reader = self.processes[process].reader(partition);
+                let next = reader.batch.as_ref().filter(|_| reader.phase == Phase::Counting);
+                let next = next.and_then(|batch| batch.records.iter().find_map(|record| record.vote.as_ref().ok()));
+                next.map_or(0, |next| now.0 - next.accepted_at.0)
+            }
+            Some(Mutant::ExactAge) => i64::try_from(LOG_TIME_ERROR.as_millis()).expect("a short time"),
+            _ => 0,
+        };
+        for logged in votes {
+            logged.vote.accepted_at = UnixMillis(logged.vote.accepted_at.0 - shift);
+        }
     }
 
     fn positions_of(&mut self, process: usize, keys: &[BallotKey]) -> Vec<Option<LogPosition>> {
@@ -303,8 +356,11 @@ impl Ledger for Process {
             {
                 votes.retain(|logged| !world.ledger.latest.contains(&logged.position));
             }
+            if max_votes == VOTES_OF_STEP || max_votes == 1 {
+                world.shift_times(process, partition, &mut votes);
+            }
             let count = votes.len();
-            if count == max_votes {
+            if count == max_votes && max_votes > 1 {
                 world.count_event("full chunks of the ledger");
             }
             call.trace(world, process, format_args!("{count} votes"));
@@ -313,14 +369,20 @@ impl Ledger for Process {
         .await
     }
 
-    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<(), StoreError> {
-        let partition = duplicates[0].position.partition;
-        let call = self.describe("ledger", "record duplicates", partition, || format!("{duplicates:?}"));
+    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<bool, StoreError> {
+        let (process, partition) = (self.id, duplicates[0].position.partition);
+        let offsets = || {
+            let offsets = |duplicate: &Duplicate| (duplicate.position.offset.0, duplicate.original.0);
+            format!("{:?}", duplicates.iter().map(offsets).collect::<Vec<_>>())
+        };
+        let call = self.describe("ledger", "record duplicates", partition, offsets);
+        let duplicates = duplicates.clone();
         self.call(call, move |world| {
-            if !world.is(Mutant::UnrecordedDuplicates) {
-                let recorded = duplicates.iter().map(|duplicate| (duplicate.position, duplicate.original));
-                Arc::make_mut(&mut world.ledger).duplicates.extend(recorded);
+            let has_originals = world.record_duplicates(duplicates);
+            if !has_originals {
+                world.note_other_positions(process, partition);
             }
+            has_originals
         })
         .await
     }
@@ -333,8 +395,8 @@ impl Ledger for Process {
     async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
         let call = self.describe("ledger", "summary", partition, String::new);
         let read = move |world: &mut World| {
-            let counts = world.ledger.summaries.get(&partition).cloned().unwrap_or_default();
-            TracedSummary(Summary { cut_off: world.recorded(partition).cut_off, counts })
+            let summary = world.ledger.summaries.get(&partition).cloned().unwrap_or_default();
+            TracedSummary(Summary { cut_off: world.recorded(partition).cut_off, ..summary })
         };
         Ok(self.call(call, read).await?.0)
     }
@@ -342,32 +404,38 @@ impl Ledger for Process {
 
 #[async_trait]
 impl LedgerRetention for Process {
-    async fn put_summary(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
-        let (process, Summary { cut_off, counts }) = (self.id, summary);
+    async fn add_to_summary(&self, partition: Partition, from: Offset, expired: Summary) -> Result<bool, StoreError> {
+        let (process, cut_off) = (self.id, expired.cut_off);
         if self.lock().is(Mutant::PurgedBeforeSummary) {
             let call = self.describe("ledger", "purge_expired", partition, || format!("below {cut_off}, too early"));
             let purge = move |world: &mut World| {
                 let cut_off = cut_off.min(world.expirable_below(partition));
-                world.purge_expired(partition, cut_off)
+                let votes = world.range(partition, Offset(0), cut_off, usize::MAX);
+                let votes: Vec<_> = votes.into_iter().map(|logged| (logged.vote.key, logged.position.offset)).collect();
+                world.purge_expired(partition, cut_off, &votes)
             };
             self.call(call, purge).await?;
         }
-        let call = self.describe("ledger", "put_summary", partition, || format!("from {from} to {cut_off}"));
+        let call = self.describe("ledger", "add_to_summary", partition, || format!("from {from} to {cut_off}"));
         self.request(call, move |call, world, fault| {
-            let put =
-                if fault == CallFault::Refused { None } else { world.put_summary(partition, from, cut_off, counts) };
-            call.trace(world, process, format_args!("{put:?}, {fault:?}"));
-            match put {
-                Some(put) if fault == CallFault::None => Ok(put),
+            let added = if fault == CallFault::Refused { None } else { world.add_to_summary(partition, from, expired) };
+            call.trace(world, process, format_args!("{added:?}, {fault:?}"));
+            match added {
+                Some(added) if fault == CallFault::None => Ok(added),
                 _ => Err(call.failure()),
             }
         })
         .await
     }
 
-    async fn purge_expired(&self, partition: Partition) -> Result<u64, StoreError> {
-        let call = self.describe("ledger", "purge_expired", partition, String::new);
-        let purge = move |world: &mut World| world.purge_expired(partition, world.recorded(partition).cut_off);
+    async fn purge_expired(
+        &self,
+        partition: Partition,
+        votes: Vec<(BallotKey, Offset)>,
+        _: usize,
+    ) -> Result<Purged, StoreError> {
+        let call = self.describe("ledger", "purge_expired", partition, || format!("{} votes", votes.len()));
+        let purge = move |world: &mut World| world.purge_expired(partition, world.recorded(partition).cut_off, &votes);
         self.call(call, purge).await
     }
 

@@ -91,6 +91,11 @@ impl PartitionLog {
         self.originals(Offset(0), recorded).find(has_later_duplicate).map_or(recorded, |logged| logged.position.offset)
     }
 
+    /// Returns the ballot's original.
+    pub(crate) fn original(&self, key: &BallotKey) -> Option<&LoggedVote> {
+        self.originals.get(self.first_offsets.get(key)?)
+    }
+
     /// Returns the offset of the ballot's original.
     pub(crate) fn original_offset(&self, key: &BallotKey) -> Option<Offset> {
         self.first_offsets.get(key).copied()
@@ -124,6 +129,12 @@ impl PartitionLog {
     }
 }
 
+/// Returns the time that a producer gives to a vote which is appended to the log at `now`. The clock of the producer is
+/// wrong by at most a second, and publishing takes at most 3 s.
+fn producer_time(now: UnixMillis, rng: &mut SmallRng) -> UnixMillis {
+    UnixMillis(now.0 + rng.random_range(-1_000..=1_000) - rng.random_range(0..=3_000))
+}
+
 /// Generates new votes, votes that a client sends again, and second votes of voters who have only one vote.
 pub(crate) struct VoteGenerator {
     open_contest: ContestId,
@@ -146,7 +157,7 @@ impl VoteGenerator {
     }
 
     /// Creates a new vote.
-    pub(crate) fn vote(&mut self, partition: Partition, rng: &mut SmallRng) -> Vote {
+    pub(crate) fn vote(&mut self, partition: Partition, rng: &mut SmallRng, now: Option<UnixMillis>) -> Vote {
         self.last_number += 1;
         let has_one_vote = rng.random_bool(0.4);
         let contest = if has_one_vote { self.one_vote_contest.clone() } else { self.open_contest.clone() };
@@ -166,17 +177,17 @@ impl VoteGenerator {
             producer: ProducerKind::Rest,
             traceparent: None,
         };
-        let vote = self.randomize(vote, rng);
+        let vote = self.randomize(vote, rng, now);
         self.cast[usize::from(partition.0)].push(vote.clone());
         vote
     }
 
     /// Creates a duplicate of a vote of the partition: the same vote, sent again, or a second vote of a voter who has
     /// only one vote. If the partition has no votes yet, creates a new vote.
-    pub(crate) fn duplicate(&mut self, partition: Partition, rng: &mut SmallRng) -> Vote {
+    pub(crate) fn duplicate(&mut self, partition: Partition, rng: &mut SmallRng, now: Option<UnixMillis>) -> Vote {
         let cast = &self.cast[usize::from(partition.0)];
         if cast.is_empty() {
-            return self.vote(partition, rng);
+            return self.vote(partition, rng, now);
         }
         let recent = cast.len().saturating_sub(4);
         let is_recent = rng.random_bool(0.6);
@@ -187,19 +198,24 @@ impl VoteGenerator {
             vote.vote_id = VoteId(Uuid::from_u128(u128::from(self.last_number)));
         } else if rng.random_bool(0.7) {
             // The producer gives each attempt its own time of acceptance.
-            vote.accepted_at = UnixMillis(vote.accepted_at.0 + rng.random_range(0..2_000));
+            vote.accepted_at = match now {
+                Some(now) => producer_time(now, rng),
+                None => UnixMillis(vote.accepted_at.0 + rng.random_range(0..2_000)),
+            };
             return vote;
         }
-        self.randomize(vote, rng)
+        self.randomize(vote, rng, now)
     }
 
-    fn randomize(&self, vote: Vote, rng: &mut SmallRng) -> Vote {
+    fn randomize(&self, vote: Vote, rng: &mut SmallRng, now: Option<UnixMillis>) -> Vote {
+        let accepted_at = match now {
+            Some(now) => producer_time(now, rng),
+            None => UnixMillis(1_795_262_400_000 + i64::from(self.last_number) * 10_000 + rng.random_range(0..500)),
+        };
         Vote {
             name: ["Can", "Low", "Air"][rng.random_range(0..3)].to_owned(),
             album: [None, Some("One".to_owned()), Some("Two".to_owned())][rng.random_range(0..3)].clone(),
-            accepted_at: UnixMillis(
-                1_795_262_400_000 + i64::from(self.last_number) * 10_000 + rng.random_range(0..500),
-            ),
+            accepted_at,
             producer: [ProducerKind::Grpc, ProducerKind::Rest, ProducerKind::Import][rng.random_range(0..3)],
             ..vote
         }

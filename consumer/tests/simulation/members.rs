@@ -1,6 +1,6 @@
 //! The consumers of a history: each one is the production service, with simulated ports.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use consumer::{Dependencies, RetentionPolicy};
 use rand::RngExt as _;
@@ -69,10 +69,13 @@ impl History {
         let retention = |event, bytes| self.profile.has(event).then_some(Retention::Bytes(bytes));
         let retention = RetentionPolicy::new(
             retention(Event::TrimLog, LEDGER_RETENTION),
-            retention(Event::Expire, LEDGER_RETENTION),
+            self.profile.age.map(Retention::Age).or_else(|| retention(Event::Expire, LEDGER_RETENTION)),
             &process.ledger_retention(),
             &process.tallies(),
         );
+        let (world, error) = (self.world.clone(), Duration::from_millis(self.rng.random_range(0..=2_000)));
+        // The clock of a consumer is wrong by at most a second.
+        let retention = retention.with_clock(move || world.lock().now().after(error).before(Duration::from_secs(1)));
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let dependencies = Dependencies {
             counter: Counter::new(process.ledger(), process.tallies()),

@@ -44,11 +44,15 @@ pub(crate) enum Mutant {
     PurgedBeforeSummary,
     SummaryOnTop,
     UnconditionalClear,
+    UnfencedSummary,
+    AgeByTheClock,
+    EndNotAsked,
+    ExactAge,
 }
 
 impl Mutant {
     /// All mutants, each with its broken rule.
-    pub(crate) const ALL: [(Self, &str); 29] = [
+    pub(crate) const ALL: [(Self, &str); 33] = [
         (Self::NoFence, "counts are added to the tallies whatever T is"),
         (Self::NewerThan, "the fence only checks that the batch ends beyond T"),
         (Self::TwoCalls, "counts and T are written in two calls"),
@@ -78,7 +82,30 @@ impl Mutant {
         (Self::PurgedBeforeSummary, "votes are deleted before their summary is written"),
         (Self::SummaryOnTop, "a summary is added to tallies that have a part of it already"),
         (Self::UnconditionalClear, "the tallies are cleared although another consumer has cleared them"),
+        (Self::UnfencedSummary, "votes are added to a summary from another cut-off than its own"),
+        (Self::AgeByTheClock, "the age of votes is measured by the clock while older votes wait to be counted"),
+        (Self::EndNotAsked, "an idle partition is taken to be counted to its end"),
+        (Self::ExactAge, "the retention by age allows for no error of clocks and no time of delivery"),
     ];
+
+    /// In the histories of these mutants, votes expire by age. In the histories of the other mutants, they expire by size:
+    /// then more of them expire while faults occur.
+    pub(crate) const OF_AGE: [Self; 4] =
+        [Self::AgeByTheClock, Self::EndNotAsked, Self::ExactAge, Self::UnfencedSummary];
+
+    /// The rules for votes that have expired. In the histories of these mutants, votes expire often, and each partition has
+    /// two consumers.
+    pub(crate) const OF_EXPIRED_VOTES: [Self; 6] = [
+        Self::OriginalsPurged,
+        Self::UnrecordedDuplicates,
+        Self::PurgedBeforeSummary,
+        Self::SummaryOnTop,
+        Self::UnconditionalClear,
+        Self::UnfencedSummary,
+    ];
+
+    /// In the histories of these mutants, the ledger is often restored under consumers that are idle.
+    pub(crate) const OF_RESTORED_LEDGERS: [Self; 1] = [Self::MaxCheckpoint];
 
     /// The mutants that are wrong only before the end.
     pub(crate) const RIGHT_AT_END: [Self; 3] = [Self::TalliesFirst, Self::LoweredCheckpoint, Self::UnconditionalClear];

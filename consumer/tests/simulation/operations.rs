@@ -48,7 +48,7 @@ type Reply = Box<dyn FnOnce() + Send>;
 
 /// The steps that a task must not begin after it has been stopped: it only finishes its batch.
 const NOT_AFTER_STOP: [&str; 8] =
-    ["range", "summary", "put_summary", "purge_expired", "size", "clear", "expire", "next_batch"];
+    ["range", "summary", "add_to_summary", "purge_expired", "size", "clear", "expire", "next_batch"];
 
 /// The description of a call.
 pub(crate) struct Call {

@@ -92,10 +92,12 @@ pub(crate) struct Profile {
     /// The probability of a gap before an appended record.
     pub(crate) gaps: f64,
     pub(crate) faults: Faults,
+    /// The retention of the ledger, if votes expire by age. Otherwise they expire by size.
+    pub(crate) age: Option<Duration>,
 }
 
 impl Profile {
-    pub(crate) fn draw(rng: &mut SmallRng, is_long: bool) -> Self {
+    pub(crate) fn draw(rng: &mut SmallRng, Plan { is_long, mutant, .. }: Plan) -> Self {
         let mut sometimes = |probability: f64, value: f64| if rng.random_bool(probability) { value } else { 0.0 };
         let faults =
             Faults { refused: sometimes(0.5, 0.03), lost: sometimes(0.5, 0.05), partial: sometimes(0.5, 0.15) };
@@ -106,6 +108,9 @@ impl Profile {
                 event_pool.extend(std::iter::repeat_n(event, weight));
             }
         }
+        let ages = [1_000, 2_000, 5_000, 15_000].map(Duration::from_millis);
+        let (age, has_age) = (ages[rng.random_range(0..4)], rng.random_bool(0.5));
+        let has_age = mutant.map_or(has_age, |mutant| Mutant::OF_AGE.contains(&mutant));
         let profile = Self {
             partitions: rng.random_range(1..=2),
             groups: if rng.random_bool(0.7) { 2 } else { 1 },
@@ -120,12 +125,33 @@ impl Profile {
             invalid,
             gaps,
             faults,
+            age: has_age.then_some(age),
         };
+        if mutant.is_some_and(|mutant| Mutant::OF_EXPIRED_VOTES.contains(&mutant)) {
+            return profile.with_expiry();
+        }
+        if mutant.is_some_and(|mutant| Mutant::OF_RESTORED_LEDGERS.contains(&mutant)) {
+            return profile.with_restores();
+        }
         if is_long {
             let max_consecutive_operations = 16;
             return Self { partitions: 1, first_votes: 3_500, max_consecutive_operations, max_batch: 2_000, ..profile };
         }
         profile
+    }
+
+    /// Returns a profile in which votes that have duplicates expire often, while two consumers count them.
+    fn with_expiry(mut self) -> Self {
+        self.event_pool.extend(std::iter::repeat_n(Event::Expire, 16));
+        self.event_pool.extend([Event::Pause, Event::Resume, Event::Append].repeat(4));
+        Self { groups: 2, duplicates: 0.4, steps: self.steps + 100, event_probability: 0.3, ..self }
+    }
+
+    /// Returns a profile in which the ledger is often restored under idle consumers, and a vote arrives soon after.
+    fn with_restores(mut self) -> Self {
+        self.event_pool.retain(|event| !matches!(event, Event::TrimLog | Event::Expire));
+        self.event_pool.extend([Event::BackUpLedger, Event::RestoreLedger, Event::Append].repeat(4));
+        Self { duplicates: 0.0, event_probability: 0.15, ..self }
     }
 
     /// Whether the history has this kind of event.

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use tokio::time::{Duration, Instant};
 use votes::{
     Assignment, BallotKey, Batch, Bounds, Checkpoint, DeadLetter, DeadLetterPart, DeadLetterReader, LogReader,
-    LoggedVote, Offset, Partition, Retention, StoreError,
+    LoggedVote, Offset, Partition, Retention, StoreError, UnixMillis,
 };
 
 use crate::{
@@ -250,7 +250,19 @@ impl LogReader for Process {
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
         let call = self.describe("vote log", "bounds", partition, String::new);
-        self.call(call, move |world| world.log(partition).bounds()).await
+        let process = self.id;
+        let read = move |world: &mut World| {
+            let bounds = world.log(partition).bounds();
+            if world.is(Mutant::EndNotAsked) && world.processes[process].kind != ProcessKind::Other {
+                let reader = world.processes[process].reader(partition);
+                // While the task reconciles, it verifies the log.
+                if reader.phase == Phase::Idle {
+                    return Bounds { end: reader.read_offset.max(bounds.start), ..bounds };
+                }
+            }
+            bounds
+        };
+        self.call(call, read).await
     }
 
     async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
@@ -270,9 +282,13 @@ impl LogReader for Process {
         self.call(call, move |world| world.commit(process, partition, position)).await
     }
 
-    async fn expire(&self, partition: Partition, _: Retention, counted: Offset) -> Result<u64, StoreError> {
-        let call = self.describe("vote log", "expire", partition, || format!("below {counted}"));
-        self.call(call, move |world| world.expire_log(partition, counted)).await
+    async fn expire(&self, counted: &[(Partition, Offset)], _: Retention, _: UnixMillis) -> Result<u64, StoreError> {
+        let counted = counted.to_vec();
+        let call = self.describe("vote log", "expire", None, || format!("{counted:?}"));
+        let expire = move |world: &mut World| {
+            counted.into_iter().map(|(partition, counted)| world.expire_log(partition, counted)).sum::<u64>()
+        };
+        self.call(call, expire).await
     }
 
     async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {

@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rand::{RngExt, rngs::SmallRng};
 use tokio::{sync::Notify, time::Instant};
 use votes::{
-    BallotKey, Checkpoint, Counts, DeadLetter, Duplicate, LogPosition, LoggedVote, Offset, Partition, TalliesPosition,
-    VoteId,
+    BallotKey, Checkpoint, Counts, DeadLetter, Duplicate, LogPosition, LoggedVote, Offset, Partition, Summary,
+    TalliesPosition, UnixMillis, Vote, VoteId,
 };
 
 use crate::{
@@ -20,6 +21,9 @@ use crate::{
     operations::Operation,
     reader::Reader,
 };
+
+/// The time at which each history begins: 2026-11-21T12:00:00Z.
+const BEGINNING: UnixMillis = UnixMillis(1_795_262_400_000);
 
 /// The world, shared by all processes.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ pub(crate) struct World {
     pub(crate) mutant: Option<Mutant>,
     /// The maximum number of records of a batch.
     pub(crate) max_batch: usize,
+    /// The maximum number of duplicates that one call purges. It is small, so that several calls are needed.
+    pub(crate) max_purged: usize,
     pub(crate) log: Vec<PartitionLog>,
     pub(crate) ledger: Arc<LedgerState>,
     pub(crate) tallies: Arc<TalliesState>,
@@ -55,9 +61,13 @@ pub(crate) struct World {
     pub(crate) expiry_due: BTreeSet<Partition>,
     /// The partitions whose records must expire from the log.
     pub(crate) trim_due: BTreeSet<Partition>,
-    /// For each partition, the offset below which no original gets a new duplicate. This simulates a retention that is
-    /// longer than clients retry.
+    /// For each partition, the offset below which no original gets a new duplicate, unless votes expire by age. This
+    /// simulates a retention that is longer than clients retry.
     pub(crate) horizon: BTreeMap<Partition, Offset>,
+    /// The retention of the ledger, if votes expire by age.
+    pub(crate) age: Option<Duration>,
+    /// When the history began.
+    pub(crate) start: Instant,
     /// Until then, a majority of the ledger's servers does not have the latest documents, so they can't be read.
     pub(crate) snapshot_stalled_until: Option<Instant>,
     /// Whether the ledger was ever restored.
@@ -113,8 +123,11 @@ pub(crate) struct LedgerState {
     pub(crate) votes: BTreeMap<LogPosition, Arc<LoggedVote>>,
     pub(crate) keys: HashMap<BallotKey, LogPosition>,
     pub(crate) checkpoints: BTreeMap<Partition, Checkpoint>,
-    pub(crate) duplicates: BTreeMap<LogPosition, Offset>,
-    pub(crate) summaries: BTreeMap<Partition, Counts>,
+    pub(crate) duplicates: BTreeMap<LogPosition, Duplicate>,
+    /// For each vote with a recorded duplicate, the highest offset of a duplicate.
+    pub(crate) last_duplicates: BTreeMap<LogPosition, Offset>,
+    /// The summaries of the partitions whose votes have expired.
+    pub(crate) summaries: BTreeMap<Partition, Summary>,
     /// The latest documents. A replica that lags behind does not have them yet.
     pub(crate) latest: Vec<LogPosition>,
 }
@@ -187,6 +200,7 @@ impl World {
             faults: Faults::default(),
             mutant: None,
             max_batch: 8,
+            max_purged: 3,
             log: (0..partitions).map(|partition| PartitionLog::new(Partition(partition))).collect(),
             ledger: Arc::default(),
             tallies: Arc::default(),
@@ -198,6 +212,8 @@ impl World {
             expiry_due: BTreeSet::new(),
             trim_due: BTreeSet::new(),
             horizon: BTreeMap::new(),
+            age: None,
+            start: Instant::now(),
             snapshot_stalled_until: None,
             is_restored: false,
             has_many_votes: false,
@@ -214,6 +230,11 @@ impl World {
             event_counts: BTreeMap::new(),
             trace: None,
         }
+    }
+
+    /// Returns the time of an exact clock.
+    pub(crate) fn now(&self) -> UnixMillis {
+        BEGINNING.after(self.start.elapsed())
     }
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
@@ -272,10 +293,20 @@ impl World {
         }
     }
 
+    /// Returns whether a client may send this duplicate: a client does not try longer than the ledger recognises
+    /// duplicates.
+    pub(crate) fn may_be_duplicate(&self, partition: Partition, vote: &Vote) -> bool {
+        let Some(original) = self.log(partition).original(&vote.key) else { return true };
+        match self.age {
+            Some(age) => vote.accepted_at.since(original.vote.accepted_at) <= age,
+            None => original.position.offset >= self.horizon.get(&partition).copied().unwrap_or_default(),
+        }
+    }
+
     /// Returns the duplicates of the ledger with offsets in `[from, to)`.
     pub(crate) fn duplicates(&self, partition: Partition, from: Offset, to: Offset) -> Vec<Duplicate> {
         let position = |offset| LogPosition { partition, offset };
         let recorded = self.ledger.duplicates.range(position(from)..position(to.max(from)));
-        recorded.map(|(position, original)| Duplicate { position: *position, original: *original }).collect()
+        recorded.map(|(_, duplicate)| duplicate.clone()).collect()
     }
 }

@@ -448,7 +448,7 @@ impl LogReader for Memory {
         unimplemented!("results don't read the log")
     }
 
-    async fn expire(&self, _: Partition, _: Retention, _: Offset) -> Result<u64, StoreError> {
+    async fn expire(&self, _: &[(Partition, Offset)], _: Retention, _: UnixMillis) -> Result<u64, StoreError> {
         unimplemented!("results don't read the log")
     }
 

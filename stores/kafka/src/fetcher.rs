@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use votes::{Assignment, Partition, StoreError};
+use votes::{Assignment, Bounds, Offset, Partition, StoreError};
 
 use crate::{
     address::Address,
@@ -109,6 +109,19 @@ impl Clients {
         };
         Ok(Self { fetcher: Arc::new(Fetcher { client, fetch_state: Mutex::default(), brokers_lost }), group })
     }
+}
+
+/// Returns the offsets that the brokers have of a partition. Blocks.
+pub(crate) fn fetch_bounds(
+    client: &Client,
+    topic: &str,
+    partition: Partition,
+    timeout: Duration,
+) -> Result<Bounds, StoreError> {
+    let bounds = client.fetch_watermarks(topic, i32::from(partition.0), timeout);
+    let (start, end) = bounds.map_err(|error| failed(format!("partition {partition}: {error}")))?;
+    let offset = |offset: i64| u64::try_from(offset).map(Offset).map_err(failed);
+    Ok(Bounds { start: offset(start)?, end: offset(end)? })
 }
 
 impl Fetcher {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use votes::{
     Assignment, Batch, Bounds, ConnectError, DeadLetter, DeadLetterReader, HealthDetails, LogReader, Offset, Partition,
-    Retention, Store, StoreError,
+    Retention, Store, StoreError, UnixMillis,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     client::{BROKERS_LOST, failed},
     dead_letters::DeadLetters,
     expire::{self, RecordSizeStats},
-    fetcher::{Client, Clients, Fetcher},
+    fetcher::{Client, Clients, Fetcher, fetch_bounds},
     group::Membership,
     partition_reader::{PartitionReader, batch_linger, no_position},
     settings::SettingsWatcher,
@@ -59,7 +59,7 @@ pub struct KafkaLogReader {
     pub(super) settings: Arc<SettingsWatcher>,
     partition_readers: Vec<Mutex<PartitionReader>>,
     dead_letters: DeadLetters,
-    sizes: RecordSizeStats,
+    sizes: Arc<RecordSizeStats>,
 }
 
 /// Whether the client has found the topic id of the log.
@@ -94,7 +94,7 @@ impl KafkaLogReader {
             settings: SettingsWatcher::start(address, &topic, Arc::clone(&admin)),
             admin,
             dead_letters: DeadLetters::new(address),
-            sizes: RecordSizeStats::default(),
+            sizes: Arc::default(),
             address: address.clone(),
             topic,
             membership,
@@ -240,13 +240,7 @@ impl LogReader for KafkaLogReader {
 
     async fn bounds(&self, partition: Partition) -> Result<Bounds, StoreError> {
         self.partition_reader(partition)?;
-        self.request(move |client, topic| {
-            let bounds = client.fetch_watermarks(&topic.name, i32::from(partition.0), REQUEST_TIMEOUT);
-            let (start, end) = bounds.map_err(failed)?;
-            let offset = |offset: i64| u64::try_from(offset).map(Offset).map_err(failed);
-            Ok(Bounds { start: offset(start)?, end: offset(end)? })
-        })
-        .await
+        self.request(move |client, topic| fetch_bounds(client, &topic.name, partition, REQUEST_TIMEOUT)).await
     }
 
     async fn seek(&self, partition: Partition, at: Offset) -> Result<(), StoreError> {
@@ -304,23 +298,26 @@ impl LogReader for KafkaLogReader {
         Ok(())
     }
 
-    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
-        let bounds = self.bounds(partition).await?;
-        let to = match retention {
-            Retention::Age(age) => {
-                let since = Retention::oldest_time(age);
-                let first =
-                    self.request(move |client, topic| expire::first_since(client, &topic.name, partition, since));
-                first.await?.unwrap_or(bounds.end)
+    /// Deletes the records of all partitions with one request. If a partition fails, the records of the others are
+    /// deleted all the same, and the error is returned after that.
+    async fn expire(
+        &self,
+        counted: &[(Partition, Offset)],
+        retention: Retention,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
+        let (counted, sizes) = (counted.to_vec(), Arc::clone(&self.sizes));
+        let found = self.request(move |client, topic| {
+            let (mut oldest, first_error) = expire::find_counted(client, &topic.name, &counted);
+            match retention {
+                Retention::Age(age) => expire::retain_since(client, &topic.name, now.before(age), &mut oldest)?,
+                Retention::Bytes(bytes) => expire::retain_bytes(&sizes, bytes, topic.partitions, &mut oldest),
             }
-            Retention::Bytes(bytes) => expire::first_retained(&self.sizes, bounds, bytes, self.topic.partitions),
-        };
-        let to = to.min(counted).min(bounds.end);
-        if to <= bounds.start {
-            return Ok(0);
-        }
-        expire::delete_records(&self.admin, &self.topic.name, partition, to).await?;
-        Ok(to.0 - bounds.start.0)
+            Ok((oldest, first_error))
+        });
+        let (oldest, first_error) = found.await?;
+        let deleted = expire::delete_records(&self.admin, &self.topic.name, oldest).await?;
+        first_error.map_or(Ok(deleted), Err)
     }
 
     async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {

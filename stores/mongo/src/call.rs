@@ -1,8 +1,11 @@
-//! The time-out of calls of the driver, and the text of their errors.
+//! The time-out of calls of the driver, the text of their errors, and the numbers in their replies.
 
 use std::{future::Future, time::Duration};
 
-use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::{
+    bson::{Bson, Document},
+    error::{Error, ErrorKind, WriteFailure},
+};
 use tokio::time::timeout;
 use votes::StoreError;
 
@@ -60,4 +63,15 @@ pub(crate) fn is_duplicate_key(error: &Error) -> bool {
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` passes it")]
 pub(crate) fn driver_error(error: Error) -> StoreError {
     failed(error_text(&error))
+}
+
+/// Reads a whole number of a reply. The type of the number depends on the server.
+pub(crate) fn reply_number(reply: &Document, field: &str) -> Result<i64, StoreError> {
+    match reply.get(field) {
+        Some(Bson::Int32(number)) => Ok((*number).into()),
+        Some(Bson::Int64(number)) => Ok(*number),
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number")]
+        Some(Bson::Double(number)) => Ok(*number as i64),
+        other => Err(failed(format!("the server returned {other:?} as {field}"))),
+    }
 }

@@ -31,7 +31,7 @@ const MAX_POOL_SIZE: u32 = 16;
 const MAJORITY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The version of the ledger's layout that this program writes and reads: collections, fields and indexes.
-const LAYOUT_VERSION: i64 = 1;
+const LAYOUT_VERSION: i64 = 2;
 
 /// Connects to the database of a URL, creates missing indexes and checks the layout version.
 pub(super) async fn connect(url: &str) -> Result<Database, ConnectError> {
@@ -60,12 +60,16 @@ pub(super) async fn connect(url: &str) -> Result<Database, ConnectError> {
 
 /// Returns a collection with the write concern and read concern that counting requires. The URL can't change them.
 pub(super) fn majority_collection(database: &Database, collection: &str) -> Collection<RawDocumentBuf> {
-    let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_TIMEOUT);
     let options = CollectionOptions::builder()
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .read_concern(ReadConcern::majority())
-        .write_concern(durable.build());
+        .write_concern(majority_write_concern());
     database.collection_with_options(collection, options.build())
+}
+
+/// Returns the write concern that counting requires.
+pub(super) fn majority_write_concern() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_TIMEOUT).build()
 }
 
 /// Parses a URL, and adds the defaults of time-outs and pool size that the URL does not set.
@@ -98,6 +102,8 @@ async fn create_indexes(database: &Database) -> mongodb::error::Result<()> {
     let indexes = [
         // Reads the duplicates before or after a cut-off.
         ("duplicates", "position", doc! { "partition": 1, "offset": 1 }),
+        // Reads and deletes the parts of a summary by generation.
+        ("summaries", "generation", doc! { "partition": 1, "generation": 1 }),
         // Reads a range of a partition by offset: for the audit, and to add votes to tallies that have lost them.
         ("votes", "position", doc! { "partition": 1, "offset": 1 }),
         // Reads the newest votes of a contest, or of a band in a contest. The position orders votes of the same

@@ -3,7 +3,9 @@
 //! Votes are encoded directly as bytes. For each vote, building a tree of keys and values would cost more than
 //! everything else that this crate does with the vote.
 
-use mongodb::bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
+use std::time::Duration;
+
+use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, raw::cstr};
 use uuid::Uuid;
 use votes::{
     BallotKey, Checkpoint, Duplicate, LogPosition, LoggedVote, Offset, Partition, StoreError, UnixMillis, Vote, VoteId,
@@ -68,8 +70,37 @@ pub(super) fn read_position(document: &RawDocument) -> Result<(&str, LogPosition
     read().map_err(|problem: String| unreadable(document, &problem))
 }
 
-/// Reads the checkpoint of a partition, and the generation of its summary.
-pub(super) fn read_checkpoint(document: &RawDocument) -> Result<(Checkpoint, Option<&str>), StoreError> {
+/// What the checkpoint document of a partition has. Fields of the summary are absent until votes expire.
+#[derive(Debug, Default)]
+pub(super) struct StoredCheckpoint {
+    pub(super) checkpoint: Checkpoint,
+    /// The generations of the partition's summary, from the oldest to the newest.
+    pub(super) generations: Vec<Generation>,
+    /// The number of changes of the generations or of the cut-off.
+    pub(super) summary_version: i64,
+    /// The fence, which a writer of parts must have read before. See [`summary`](crate::summary).
+    pub(super) summary_fence: i64,
+    /// The youngest age at which a vote expired.
+    pub(super) youngest_expired: Option<Duration>,
+}
+
+/// A generation of a summary: parts that were stored together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Generation {
+    pub(super) id: String,
+    /// The number of the parts.
+    pub(super) parts: u32,
+}
+
+impl Generation {
+    /// Returns the element of the checkpoint's list.
+    pub(super) fn document(&self) -> Document {
+        doc! { "id": &self.id, "parts": self.parts }
+    }
+}
+
+/// Reads the checkpoint of a partition.
+pub(super) fn read_checkpoint(document: &RawDocument) -> Result<StoredCheckpoint, StoreError> {
     let read = || {
         let id = optional(document, "last_vote_id", RawBsonRef::as_str)?.map(read_vote_id).transpose()?;
         let last = optional(document, "last_offset", |offset| integer(offset)?.try_into().ok())?;
@@ -79,26 +110,58 @@ pub(super) fn read_checkpoint(document: &RawDocument) -> Result<(Checkpoint, Opt
             last: last.map(Offset).zip(id),
             cut_off: Offset(cut_off.unwrap_or(0)),
         };
-        Ok((checkpoint, optional(document, "summary", RawBsonRef::as_str)?))
+        let youngest_expired = optional(document, "youngest_expired_ms", |age| integer(age)?.try_into().ok())?;
+        Ok(StoredCheckpoint {
+            checkpoint,
+            generations: generations(document)?,
+            summary_version: optional(document, "summary_version", integer)?.unwrap_or(0),
+            summary_fence: optional(document, "summary_fence", integer)?.unwrap_or(0),
+            youngest_expired: youngest_expired.map(Duration::from_millis),
+        })
     };
     read().map_err(|problem: String| unreadable(document, &problem))
 }
 
+fn generations(document: &RawDocument) -> Result<Vec<Generation>, String> {
+    let Some(list) = optional(document, "summary", RawBsonRef::as_array)? else { return Ok(Vec::new()) };
+    list.into_iter().map(|element| generation(element.map_err(|error| error.to_string())?)).collect()
+}
+
+fn generation(element: RawBsonRef<'_>) -> Result<Generation, String> {
+    let generation = element.as_document().ok_or_else(|| format!("summary can't have {element:?}"))?;
+    let parts = required(generation, "parts", |parts| integer(parts)?.try_into().ok())?;
+    Ok(Generation { id: text(generation, "id")?.to_owned(), parts })
+}
+
 /// Returns the document of a duplicate.
 pub(super) fn duplicate_document(duplicate: &Duplicate) -> RawDocumentBuf {
-    let Duplicate { position, original } = duplicate;
+    let Duplicate { position, key, original } = duplicate;
     let mut document = RawDocumentBuf::new();
-    document.append(cstr!("_id"), format!("{}/{}", position.partition, position.offset));
+    document.append(cstr!("_id"), duplicate_id(*position));
     document.append(cstr!("partition"), i32::from(position.partition.0));
     document.append(cstr!("offset"), int64(position.offset));
+    document.append(cstr!("key"), key.as_str());
     document.append(cstr!("original"), int64(*original));
     document
 }
 
+/// Returns the `_id` of the document of the duplicate at a position.
+pub(super) fn duplicate_id(position: LogPosition) -> String {
+    format!("{}/{}", position.partition, position.offset)
+}
+
 /// Reads a duplicate.
 pub(super) fn read_duplicate(document: &RawDocument) -> Result<Duplicate, StoreError> {
-    let read = || Ok(Duplicate { position: position(document)?, original: offset(document, "original")? });
+    let read = || {
+        let key = BallotKey::stored(text(document, "key")?);
+        Ok(Duplicate { position: position(document)?, key, original: offset(document, "original")? })
+    };
     read().map_err(|problem: String| unreadable(document, &problem))
+}
+
+/// Returns the filter for the documents of a partition with offsets in `[from, to)`.
+pub(super) fn offsets_in(partition: Partition, from: Offset, to: Offset) -> Document {
+    doc! { "partition": i32::from(partition.0), "offset": { "$gte": int64(from), "$lt": int64(to) } }
 }
 
 /// Converts an offset to the largest integer type of BSON. No log has greater offsets.

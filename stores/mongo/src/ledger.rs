@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use mongodb::{
     Collection, Database,
-    bson::{Bson, DateTime, Document, RawDocumentBuf, doc},
+    bson::{DateTime, Document, RawDocumentBuf, doc},
     options::FindOptions,
 };
 use votes::{
@@ -14,11 +14,13 @@ use votes::{
 };
 
 use crate::{
-    call::{DUPLICATE_KEY, STORE, driver_error, failed, is_duplicate_key, with_timeout},
+    call::{STORE, driver_error, failed, is_duplicate_key, with_timeout},
+    checkpoints::{self, MAX_ATTEMPTS, number_filter},
     connect::{self, majority_collection},
-    document::{duplicate_document, int64, read_checkpoint, read_duplicate, read_position, read_vote},
-    insert::{Inserter, refused_documents},
-    summary,
+    document::{int64, offsets_in, read_duplicate, read_position, read_vote},
+    duplicates,
+    insert::Inserter,
+    summary::Summaries,
 };
 
 /// The maximum number of ballot keys in one `find`. Such a command is far below the limit of 16 MB.
@@ -26,11 +28,7 @@ const MAX_KEYS_PER_FIND: usize = 10_000;
 
 /// The maximum number of documents in a reply. `MongoDB`'s default is 101 documents in the first reply. A reply also has
 /// at most 16 MB.
-const MAX_REPLY_DOCUMENTS: u32 = 10_000;
-
-/// The maximum number of attempts to change a checkpoint or to read a summary. An attempt fails if another process
-/// changes the checkpoint or the summary at the same time.
-const MAX_ATTEMPTS: usize = 8;
+pub(super) const MAX_REPLY_DOCUMENTS: u32 = 10_000;
 
 /// The ledger of one database.
 pub struct MongoLedger {
@@ -41,7 +39,7 @@ pub struct MongoLedger {
     inserter: Inserter,
     pub(super) checkpoints: Collection<RawDocumentBuf>,
     pub(super) duplicates: Collection<RawDocumentBuf>,
-    pub(super) summaries: Collection<RawDocumentBuf>,
+    pub(super) summaries: Summaries,
 }
 
 impl MongoLedger {
@@ -53,42 +51,15 @@ impl MongoLedger {
         // ends, and then the servers end the sessions automatically.
         std::mem::forget(database.client().clone());
         let votes = majority_collection(&database, "votes");
+        let checkpoints = majority_collection(&database, "checkpoints");
         Ok(Self {
             inserter: Inserter::new(votes.clone()),
             votes,
-            checkpoints: majority_collection(&database, "checkpoints"),
             duplicates: majority_collection(&database, "duplicates"),
-            summaries: majority_collection(&database, "summaries"),
+            summaries: Summaries::new(checkpoints.clone(), majority_collection(&database, "summaries")),
+            checkpoints,
             database,
         })
-    }
-
-    /// Reads the checkpoint of a partition and the generation of its summary. Returns `None` if the partition has no
-    /// checkpoint.
-    pub(super) async fn read_checkpoint(
-        &self,
-        partition: Partition,
-    ) -> Result<Option<(Checkpoint, Option<String>)>, StoreError> {
-        let document = self.checkpoints.find_one(doc! { "_id": partition.to_string() }).await.map_err(driver_error)?;
-        let Some(document) = document else { return Ok(None) };
-        let (checkpoint, generation) = read_checkpoint(&document)?;
-        Ok(Some((checkpoint, generation.map(str::to_owned))))
-    }
-
-    /// Inserts the first checkpoint of a partition. Returns `false` if another process has inserted a checkpoint.
-    pub(super) async fn insert_first_checkpoint(
-        &self,
-        partition: Partition,
-        fields: &Document,
-    ) -> Result<bool, StoreError> {
-        let mut document = doc! { "_id": partition.to_string() };
-        document.extend(fields.clone());
-        let document = RawDocumentBuf::try_from(&document).map_err(failed)?;
-        match self.checkpoints.insert_one(document).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_duplicate_key(&error) => Ok(false),
-            Err(error) => Err(driver_error(error)),
-        }
     }
 
     /// Reads at most `max` votes.
@@ -149,7 +120,7 @@ impl Store for MongoLedger {
 impl Ledger for MongoLedger {
     async fn checkpoint(&self, partition: Partition) -> Result<Checkpoint, StoreError> {
         with_timeout(STORE, async {
-            Ok(self.read_checkpoint(partition).await?.map_or_else(Checkpoint::default, |(checkpoint, _)| checkpoint))
+            Ok(checkpoints::read(&self.checkpoints, partition).await?.unwrap_or_default().checkpoint)
         })
         .await
     }
@@ -194,7 +165,7 @@ impl Ledger for MongoLedger {
         let expected = doc! {
             "_id": partition.to_string(),
             "offset": { "$gte": int64(from), "$lt": int64(to) },
-            "cut_off": cut_off_filter(cut_off),
+            "cut_off": number_filter(int64(cut_off)),
         };
         let update = doc! { "$set": fields.clone() };
         with_timeout(STORE, async {
@@ -206,17 +177,19 @@ impl Ledger for MongoLedger {
                 if updated.matched_count > 0 {
                     return Ok(Advanced::Done);
                 }
-                let current = self.read_checkpoint(partition).await?;
+                let current = checkpoints::read(&self.checkpoints, partition).await?;
                 let is_new = current.is_none();
                 let Checkpoint { offset: recorded, cut_off: current_cut_off, .. } =
-                    current.map_or_else(Checkpoint::default, |(checkpoint, _)| checkpoint);
+                    current.unwrap_or_default().checkpoint;
                 if current_cut_off != cut_off {
                     return Ok(Advanced::CutOffMoved(current_cut_off));
                 }
                 if recorded < from {
                     return Ok(Advanced::Hole(recorded));
                 }
-                if recorded >= to || (is_new && self.insert_first_checkpoint(partition, &fields).await?) {
+                if recorded >= to
+                    || (is_new && checkpoints::insert_first(&self.checkpoints, partition, fields.clone()).await?)
+                {
                     return Ok(Advanced::Done);
                 }
                 // Another consumer changed the checkpoint between the update and the read.
@@ -233,33 +206,27 @@ impl Ledger for MongoLedger {
         to: Offset,
         max: usize,
     ) -> Result<Vec<LoggedVote>, StoreError> {
-        let filter = doc! {
-            "partition": i32::from(partition.0),
-            "offset": { "$gte": int64(from), "$lt": int64(to) },
-        };
+        let filter = offsets_in(partition, from, to);
         with_timeout(STORE, Self::read_votes(&self.votes, filter, doc! { "offset": 1 }, max)).await
     }
 
-    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<(), StoreError> {
-        let documents: Vec<RawDocumentBuf> = duplicates.iter().map(duplicate_document).collect();
+    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<bool, StoreError> {
+        if duplicates.is_empty() {
+            return Ok(true);
+        }
         with_timeout(STORE, async {
-            let Err(error) = self.duplicates.insert_many(documents).ordered(false).await else { return Ok(()) };
-            // A duplicate that was recorded before has the same original: only one vote of a ballot counts.
-            match refused_documents(error)?.iter().find(|write_error| write_error.code != DUPLICATE_KEY) {
-                None => Ok(()),
-                Some(write_error) => {
-                    Err(failed(format!("a duplicate was refused: {} (code {})", write_error.message, write_error.code)))
-                }
+            // Mark first: then no recorded duplicate has an original that could be purged.
+            if !duplicates::mark_originals(&self.database, &duplicates).await? {
+                return Ok(false);
             }
+            duplicates::insert(&self.duplicates, &duplicates).await?;
+            Ok(true)
         })
         .await
     }
 
     async fn duplicates(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Duplicate>, StoreError> {
-        let filter = doc! {
-            "partition": i32::from(partition.0),
-            "offset": { "$gte": int64(from), "$lt": int64(to) },
-        };
+        let filter = offsets_in(partition, from, to);
         with_timeout(STORE, async {
             let mut cursor = self.duplicates.find(filter).sort(doc! { "offset": 1 }).await.map_err(driver_error)?;
             let mut duplicates = Vec::new();
@@ -272,30 +239,6 @@ impl Ledger for MongoLedger {
     }
 
     async fn summary(&self, partition: Partition) -> Result<Summary, StoreError> {
-        with_timeout(STORE, async {
-            for _ in 0..MAX_ATTEMPTS {
-                let Some((Checkpoint { cut_off, .. }, Some(generation))) = self.read_checkpoint(partition).await?
-                else {
-                    return Ok(Summary::default());
-                };
-                let counts = summary::read(&self.summaries, partition, &generation).await?;
-                // If the checkpoint still has this generation, no part of the summary was deleted meanwhile.
-                if self
-                    .read_checkpoint(partition)
-                    .await?
-                    .is_some_and(|(_, current)| current.as_ref() == Some(&generation))
-                {
-                    return Ok(Summary { cut_off, counts });
-                }
-            }
-            Err(failed(format!("the summary of partition {partition} changed {MAX_ATTEMPTS} times meanwhile")))
-        })
-        .await
+        self.summaries.read(partition).await
     }
-}
-
-/// Returns the condition on the field `cut_off` for a checkpoint with this cut-off. The field is absent until votes
-/// expire.
-pub(super) fn cut_off_filter(cut_off: Offset) -> Bson {
-    if cut_off == Offset(0) { doc! { "$in": [Bson::Null, 0_i64] }.into() } else { int64(cut_off).into() }
 }

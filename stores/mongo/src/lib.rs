@@ -3,7 +3,7 @@
 //! | subject | file |
 //! |---|---|
 //! | connecting: time-outs, indexes, layout version, errors | [`connect`] |
-//! | the time-out and the error text of a call | [`call`] |
+//! | the time-out, the error text and the reply of a call | [`call`] |
 //! | the port `Ledger` | [`ledger`] |
 //! | the ports `LedgerRetention` and `LedgerRepair` | [`retention`] |
 //! | the databases of votes and of datasets, for queries | [`databases`] |
@@ -11,6 +11,8 @@
 //! | the port `Datasets` | [`datasets`] |
 //! | the port `Imports` | [`imports`] |
 //! | inserting the votes of several batches with one command | [`insert`] |
+//! | recording duplicates, and marking their originals | [`duplicates`] |
+//! | reading checkpoints, and inserting first ones | [`checkpoints`] |
 //! | votes, checkpoints and duplicates as documents | [`document`] |
 //! | the summaries of expired votes | [`summary`] |
 //!
@@ -19,10 +21,12 @@
 //! a new primary does not have.
 
 mod call;
+mod checkpoints;
 mod connect;
 mod databases;
 mod datasets;
 mod document;
+mod duplicates;
 mod imports;
 mod insert;
 mod ledger;

@@ -1,136 +1,121 @@
 //! The ports `LedgerRetention`, which expires votes, and `LedgerRepair`, which sets a checkpoint back.
+//!
+//! # Votes with later duplicates
+//!
+//! A vote is not deleted while a recorded duplicate of the vote is at or after the cut-off. The document of the vote has
+//! the offset of its last duplicate, and two rules keep the documents of votes and duplicates consistent:
+//!
+//! - One command finds out whether a vote has a later duplicate, and deletes it if not. For one document, this is one
+//!   atomic step. So a consumer that records a duplicate after the votes were looked up either marks the vote first, and
+//!   the vote stays, or it finds no vote, and then the record is no duplicate.
+//! - Duplicates are deleted after their originals. If the process ends in between, the next call finds the duplicates
+//!   again, and then tries to delete the originals again.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use mongodb::{
-    bson::{Bson, doc},
-    options::FindOptions,
+use mongodb::{bson::doc, options::Hint};
+use votes::{
+    BallotKey, Checkpoint, Duplicate, Ledger, LedgerRepair, LedgerRetention, Offset, Partition, Purged, StoreError,
+    Summary,
 };
-use uuid::Uuid;
-use votes::{Checkpoint, LedgerRepair, LedgerRetention, Offset, Partition, StoreError, Summary};
 
 use crate::{
-    call::{STORE, driver_error, failed, with_timeout},
-    document::{int64, read_duplicate, read_position},
-    ledger::{MongoLedger, cut_off_filter},
-    summary,
+    call::{STORE, driver_error, reply_number, with_timeout},
+    document::{duplicate_id, int64, offsets_in, read_duplicate},
+    ledger::{MAX_REPLY_DOCUMENTS, MongoLedger},
 };
 
-/// The maximum number of votes that one command deletes.
-const MAX_PURGED_VOTES: i64 = 1_000;
+/// The maximum number of votes, or of duplicates, that one command deletes. A command with their keys is far below the
+/// limit of 16 MB.
+const MAX_PURGED: usize = 10_000;
 
 impl MongoLedger {
-    /// Returns the offsets of the votes below the cut-off that have a duplicate at or after the cut-off. These votes
-    /// must be retained, so that the duplicates are recognised.
-    async fn originals_to_retain(&self, partition: Partition, cut_off: Offset) -> Result<HashSet<Offset>, StoreError> {
-        let later = doc! {
-            "partition": i32::from(partition.0),
-            "offset": { "$gte": int64(cut_off) },
-            "original": { "$lt": int64(cut_off) },
-        };
-        let mut cursor = self.duplicates.find(later).await.map_err(driver_error)?;
-        let mut originals = HashSet::new();
-        while cursor.advance().await.map_err(driver_error)? {
-            originals.insert(read_duplicate(cursor.current())?.original);
-        }
-        Ok(originals)
-    }
-
-    /// Deletes the oldest votes with offsets in `[from, cut_off)`, at most [`MAX_PURGED_VOTES`], except those to
-    /// retain. Returns how many votes were deleted and the offset to continue from, or `None` if there are no such
-    /// votes.
-    async fn purge_batch(
+    /// Returns the first duplicates below an offset, at most `limit`.
+    async fn first_duplicates(
         &self,
         partition: Partition,
-        from: Offset,
-        cut_off: Offset,
-        to_retain: &HashSet<Offset>,
-    ) -> Result<Option<(u64, Offset)>, StoreError> {
-        let partition = i32::from(partition.0);
-        let old = doc! { "partition": partition, "offset": { "$gte": int64(from), "$lt": int64(cut_off) } };
-        let options = FindOptions::builder().sort(doc! { "offset": 1 }).limit(MAX_PURGED_VOTES);
-        let options = options.projection(doc! { "partition": 1, "offset": 1 }).build();
-        let mut cursor = self.votes.find(old).with_options(options).await.map_err(driver_error)?;
-        let (mut last, mut keys) = (None, Vec::new());
+        to: Offset,
+        limit: usize,
+    ) -> Result<Vec<Duplicate>, StoreError> {
+        let mut cursor = self
+            .duplicates
+            .find(offsets_in(partition, Offset(0), to))
+            .sort(doc! { "offset": 1 })
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .batch_size(MAX_REPLY_DOCUMENTS)
+            .await
+            .map_err(driver_error)?;
+        let mut duplicates = Vec::new();
         while cursor.advance().await.map_err(driver_error)? {
-            let (key, position) = read_position(cursor.current())?;
-            last = Some(position.offset);
-            if !to_retain.contains(&position.offset) {
-                keys.push(key.to_owned());
-            }
+            duplicates.push(read_duplicate(cursor.current())?);
         }
-        let Some(last) = last else { return Ok(None) };
+        Ok(duplicates)
+    }
+
+    /// Deletes the votes with these ballot keys that are below the cut-off and have no duplicate at or after it. Returns
+    /// their number.
+    async fn delete_votes(&self, partition: Partition, keys: &[&str], cut_off: Offset) -> Result<u64, StoreError> {
         // Delete by key and offset: another process may have deleted a vote meanwhile, and the same ballot may have
         // been counted again at a later position.
-        let old = doc! { "_id": { "$in": keys }, "partition": partition, "offset": { "$lt": int64(cut_off) } };
-        let deleted = self.votes.delete_many(old).await.map_err(driver_error)?.deleted_count;
-        Ok(Some((deleted, last.next())))
+        let mut expired = offsets_in(partition, Offset(0), cut_off);
+        expired.insert("_id", doc! { "$in": keys });
+        // Most votes have no duplicate. `$not` also matches if the field is absent.
+        expired.insert("last_duplicate", doc! { "$not": { "$gte": int64(cut_off) } });
+        // Without the hint, the server might search all votes below the cut-off.
+        let delete = self.votes.delete_many(expired).hint(Hint::Name("_id_".to_owned()));
+        Ok(delete.await.map_err(driver_error)?.deleted_count)
+    }
+
+    async fn delete_duplicates(&self, duplicates: &[Duplicate]) -> Result<(), StoreError> {
+        if duplicates.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = duplicates.iter().map(|duplicate| duplicate_id(duplicate.position)).collect();
+        self.duplicates.delete_many(doc! { "_id": { "$in": ids } }).await.map(drop).map_err(driver_error)
     }
 }
 
 #[async_trait]
 impl LedgerRetention for MongoLedger {
-    async fn put_summary(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError> {
-        let Summary { cut_off, counts } = summary;
-        let generation = Uuid::now_v7().to_string();
-        with_timeout(STORE, async {
-            summary::write(&self.summaries, partition, &generation, cut_off, &counts).await?;
-            let fields = doc! { "cut_off": int64(cut_off), "summary": &generation };
-            let expected = doc! { "_id": partition.to_string(), "cut_off": cut_off_filter(from) };
-            let moved =
-                self.checkpoints.update_one(expected, doc! { "$set": fields.clone() }).await.map_err(driver_error)?;
-            if moved.matched_count > 0 {
-                return Ok(true);
-            }
-            if from > Offset(0) || self.read_checkpoint(partition).await?.is_some() {
-                return Ok(false);
-            }
-            let mut first = doc! { "offset": 0_i64 };
-            first.extend(fields);
-            self.insert_first_checkpoint(partition, &first).await
-        })
-        .await
+    async fn add_to_summary(&self, partition: Partition, from: Offset, expired: Summary) -> Result<bool, StoreError> {
+        self.summaries.add(partition, from, expired).await
     }
 
-    async fn purge_expired(&self, partition: Partition) -> Result<u64, StoreError> {
-        let (cut_off, generation, to_retain) = with_timeout(STORE, async {
-            let checkpoint = self.read_checkpoint(partition).await?;
-            let (Checkpoint { cut_off, .. }, generation) = checkpoint.unwrap_or_default();
-            Ok((cut_off, generation.unwrap_or_default(), self.originals_to_retain(partition, cut_off).await?))
-        })
-        .await?;
-        let (mut from, mut purged) = (Offset(0), 0);
-        while let Some((deleted, next)) =
-            with_timeout(STORE, self.purge_batch(partition, from, cut_off, &to_retain)).await?
-        {
-            purged += deleted;
-            from = next;
+    async fn compact_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        self.summaries.compact(partition).await
+    }
+
+    async fn clean_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        self.summaries.delete_stale_parts(partition).await
+    }
+
+    async fn purge_expired(
+        &self,
+        partition: Partition,
+        votes: Vec<(BallotKey, Offset)>,
+        max_duplicates: usize,
+    ) -> Result<Purged, StoreError> {
+        // To MongoDB, a limit of 0 is no limit.
+        let max_duplicates = max_duplicates.clamp(1, MAX_PURGED);
+        let Checkpoint { cut_off, .. } = self.checkpoint(partition).await?;
+        let duplicates = with_timeout(STORE, self.first_duplicates(partition, cut_off, max_duplicates)).await?;
+        let keys = votes.iter().map(|(key, _)| key).chain(duplicates.iter().map(|duplicate| &duplicate.key));
+        let keys: BTreeSet<&str> = keys.map(BallotKey::as_str).collect();
+        let mut deleted = 0;
+        for keys in keys.into_iter().collect::<Vec<_>>().chunks(MAX_PURGED) {
+            deleted += with_timeout(STORE, self.delete_votes(partition, keys, cut_off)).await?;
         }
-        with_timeout(STORE, async {
-            let old = doc! { "partition": i32::from(partition.0), "offset": { "$lt": int64(cut_off) } };
-            self.duplicates.delete_many(old).await.map_err(driver_error)?;
-            let obsolete = summary::obsolete_parts(partition, &generation, cut_off);
-            self.summaries.delete_many(obsolete).await.map_err(driver_error)
-        })
-        .await?;
-        Ok(purged)
+        with_timeout(STORE, self.delete_duplicates(&duplicates)).await?;
+        Ok(Purged { votes: deleted, is_done: duplicates.len() < max_duplicates })
     }
 
     /// Returns the uncompressed size of all documents in the database.
     async fn size(&self) -> Result<u64, StoreError> {
         with_timeout(STORE, async {
             let stats = self.database.run_command(doc! { "dbStats": 1 }).await.map_err(driver_error)?;
-            // Use the size of the documents: files and indexes don't shrink when documents are deleted. The type of the
-            // number depends on the server.
-            let bytes = match stats.get("dataSize") {
-                Some(Bson::Double(bytes)) => *bytes,
-                Some(Bson::Int32(bytes)) => f64::from(*bytes),
-                Some(Bson::Int64(bytes)) => *bytes as f64,
-                other => return Err(failed(format!("the server returned {other:?} as the size of the documents"))),
-            };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size")]
-            Ok(bytes as u64)
+            // Use the size of the documents: files and indexes don't shrink when documents are deleted.
+            Ok(u64::try_from(reply_number(&stats, "dataSize")?).unwrap_or(0))
         })
         .await
     }

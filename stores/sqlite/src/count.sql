@@ -7,26 +7,29 @@ CREATE TABLE ballots (
     "offset"  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- `last_duplicate` is the highest offset of a recorded duplicate of this vote.
 CREATE TABLE votes (
-    partition   INTEGER NOT NULL,
-    "offset"    INTEGER NOT NULL,
-    key         TEXT    NOT NULL,
-    vote_id     BLOB    NOT NULL,
-    contest     TEXT    NOT NULL,
-    name        TEXT    NOT NULL,
-    album       TEXT,
-    year        INTEGER,
-    rank        REAL,
-    voter       BLOB,
-    accepted_at INTEGER NOT NULL, -- Unix milliseconds
-    producer    TEXT    NOT NULL,
+    partition      INTEGER NOT NULL,
+    "offset"       INTEGER NOT NULL,
+    key            TEXT    NOT NULL,
+    vote_id        BLOB    NOT NULL,
+    contest        TEXT    NOT NULL,
+    name           TEXT    NOT NULL,
+    album          TEXT,
+    year           INTEGER,
+    rank           REAL,
+    voter          BLOB,
+    accepted_at    INTEGER NOT NULL, -- Unix milliseconds
+    producer       TEXT    NOT NULL,
+    last_duplicate INTEGER,
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
 
--- Records that repeat a ballot. `original` is the offset of the vote that counts.
+-- Records that repeat a ballot. `key` is the ballot, and `original` is the offset of the vote that counts.
 CREATE TABLE duplicates (
     partition INTEGER NOT NULL,
     "offset"  INTEGER NOT NULL,
+    key       TEXT    NOT NULL,
     original  INTEGER NOT NULL,
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
@@ -46,13 +49,14 @@ CREATE TABLE summaries (
 CREATE INDEX votes_by_time ON votes (contest, accepted_at);
 
 -- `offset` is B, the first offset that is not yet in the ledger. `last_offset` and `last_vote_id` identify the last
--- vote before B. Votes below `cut_off` have expired.
+-- vote before B. Votes below `cut_off` have expired. `youngest_expired` is the youngest age at which a vote expired.
 CREATE TABLE checkpoints (
-    partition    INTEGER NOT NULL PRIMARY KEY,
-    "offset"     INTEGER NOT NULL,
-    last_offset  INTEGER,
-    last_vote_id BLOB,
-    cut_off      INTEGER NOT NULL DEFAULT 0
+    partition        INTEGER NOT NULL PRIMARY KEY,
+    "offset"         INTEGER NOT NULL,
+    last_offset      INTEGER,
+    last_vote_id     BLOB,
+    cut_off          INTEGER NOT NULL DEFAULT 0,
+    youngest_expired INTEGER -- milliseconds
 ) STRICT;
 
 -- The tallies. `offset` is T, the first offset that is not yet in the tallies. `last_offset` and `last_vote_id` identify

@@ -13,7 +13,7 @@ use votes::{OpenError, StoreError, UnixMillis};
 use crate::folder::Folder;
 
 /// The version of the schemas of all files.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 
 /// The maximum size of a file whose pages are all checked when it is opened. Such a check takes a few seconds at most.
 /// The audit also checks larger files.

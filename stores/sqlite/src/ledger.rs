@@ -1,6 +1,6 @@
 //! The port `Ledger`, in `count.db`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
@@ -106,28 +106,21 @@ impl Ledger for EmbeddedLedger {
             .await
     }
 
-    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<(), StoreError> {
-        self.writer()?
-            .run(move |db| {
-                let mut insert = db.prepare_cached("INSERT OR REPLACE INTO duplicates VALUES (?1, ?2, ?3)")?;
-                for Duplicate { position, original } in &duplicates {
-                    insert.execute(params![position.partition.0, position.offset.0, original.0])?;
-                }
-                Ok(())
-            })
-            .await
+    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<bool, StoreError> {
+        self.writer()?.run(move |db| record_all(db, &duplicates)).await
     }
 
     async fn duplicates(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Duplicate>, StoreError> {
-        let sql = r#"SELECT "offset", original FROM duplicates WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3
-            ORDER BY "offset""#;
+        let sql = r#"SELECT "offset", key, original FROM duplicates
+            WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3 ORDER BY "offset""#;
         // SQLite's integers are signed.
         let to = to.0.min(i64::MAX.unsigned_abs());
         self.readers
             .read(move |db| {
-                let duplicate = |row: &Row<'_>| {
+                let duplicate = |row: &Row<'_>| -> rusqlite::Result<Duplicate> {
                     let position = LogPosition { partition, offset: Offset(row.get(0)?) };
-                    Ok(Duplicate { position, original: Offset(row.get(1)?) })
+                    let key = BallotKey::stored(row.get_ref(1)?.as_str()?);
+                    Ok(Duplicate { position, key, original: Offset(row.get(2)?) })
                 };
                 db.prepare_cached(sql)?.query_map(params![partition.0, from.0, to], duplicate)?.collect()
             })
@@ -138,7 +131,8 @@ impl Ledger for EmbeddedLedger {
         self.readers
             .read(move |db| {
                 let cut_off = read_checkpoint(db, partition)?.cut_off;
-                Ok(Summary { cut_off, counts: summary::read(db, partition)? })
+                let counts = summary::read(db, partition)?;
+                Ok(Summary { cut_off, counts, youngest_expired: read_youngest_expired(db, partition)? })
             })
             .await
     }
@@ -183,6 +177,36 @@ fn insert_all(db: &Connection, votes: &[LoggedVote]) -> rusqlite::Result<Vec<usi
     Ok(known)
 }
 
+/// Marks the originals of duplicates, and stores the duplicates. Returns whether the ledger has all originals. A
+/// duplicate without its original is not stored.
+fn record_all(db: &Connection, duplicates: &[Duplicate]) -> rusqlite::Result<bool> {
+    // A batch may have many duplicates of one ballot. Their original is marked once.
+    let mut offsets_by_original: BTreeMap<(LogPosition, &BallotKey), Vec<Offset>> = BTreeMap::new();
+    for Duplicate { position, key, original } in duplicates {
+        let original = LogPosition { partition: position.partition, offset: *original };
+        offsets_by_original.entry((original, key)).or_default().push(position.offset);
+    }
+    let mut mark = db.prepare_cached(
+        r#"UPDATE votes SET last_duplicate = max(ifnull(last_duplicate, -1), ?4)
+            WHERE partition = ?1 AND "offset" = ?2 AND key = ?3"#,
+    )?;
+    let mut insert = db.prepare_cached(
+        r#"INSERT OR REPLACE INTO duplicates (partition, "offset", key, original) VALUES (?1, ?2, ?3, ?4)"#,
+    )?;
+    let mut has_all_originals = true;
+    for ((LogPosition { partition, offset: original }, key), offsets) in offsets_by_original {
+        let last = offsets.iter().map(|offset| offset.0).max();
+        if mark.execute(params![partition.0, original.0, key.as_str(), last])? == 0 {
+            has_all_originals = false;
+            continue;
+        }
+        for offset in offsets {
+            insert.execute(params![partition.0, offset.0, key.as_str(), original.0])?;
+        }
+    }
+    Ok(has_all_originals)
+}
+
 pub(super) fn read_checkpoint(db: &Connection, partition: Partition) -> rusqlite::Result<Checkpoint> {
     let sql = r#"SELECT "offset", last_offset, last_vote_id, cut_off FROM checkpoints WHERE partition = ?1"#;
     let checkpoint = db
@@ -196,8 +220,16 @@ pub(super) fn read_checkpoint(db: &Connection, partition: Partition) -> rusqlite
     Ok(checkpoint.unwrap_or_default())
 }
 
+fn read_youngest_expired(db: &Connection, partition: Partition) -> rusqlite::Result<Option<Duration>> {
+    let sql = "SELECT youngest_expired FROM checkpoints WHERE partition = ?1";
+    let millis = |row: &Row<'_>| row.get::<_, Option<u64>>(0);
+    let youngest = db.prepare_cached(sql)?.query_row([partition.0], millis).optional()?;
+    Ok(youngest.flatten().map(Duration::from_millis))
+}
+
 fn write_checkpoint(db: &Connection, partition: Partition, checkpoint: Checkpoint) -> rusqlite::Result<()> {
-    let sql = r#"INSERT INTO checkpoints VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO UPDATE SET "offset" = excluded."offset",
+    let sql = r#"INSERT INTO checkpoints (partition, "offset", last_offset, last_vote_id) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET "offset" = excluded."offset",
         last_offset = ifnull(excluded.last_offset, last_offset),
         last_vote_id = ifnull(excluded.last_vote_id, last_vote_id)"#;
     let (last_offset, last_vote_id) = checkpoint.last.unzip();

@@ -106,22 +106,32 @@ impl LogReader for EmbeddedLogReader {
         Ok(())
     }
 
-    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError> {
+    async fn expire(
+        &self,
+        counted: &[(Partition, Offset)],
+        retention: Retention,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
         let log = &self.log;
-        let Bounds { start, end } = log.bounds(partition).await?;
-        let max = counted.0.min(end.0);
-        let to = match retention {
-            Retention::Age(age) => {
-                let since = Retention::oldest_time(age);
-                let first = log.readers.read(move |db| first_since(db, partition, start.0, since)).await?;
-                first.unwrap_or(max)
-            }
-            Retention::Bytes(bytes) => {
-                let used = log.readers.read(used_bytes).await? as f64;
-                Retention::records_to_retain(bytes, used, end.0 - start.0).map_or(0, |retained| end.0 - retained)
-            }
-        };
-        log.expire_to(partition, to.min(max)).await
+        // The size is measured once, so that every partition retains the same share of its records.
+        let used = log.readers.read(used_bytes).await? as f64;
+        let mut expired = 0;
+        for &(partition, counted) in counted {
+            let Bounds { start, end } = log.bounds(partition).await?;
+            let max = counted.0.min(end.0);
+            let to = match retention {
+                Retention::Age(age) => {
+                    let since = now.before(age);
+                    let first = log.readers.read(move |db| first_since(db, partition, (start.0, max), since)).await?;
+                    first.unwrap_or(max)
+                }
+                Retention::Bytes(bytes) => {
+                    Retention::records_to_retain(bytes, used, end.0 - start.0).map_or(0, |retained| end.0 - retained)
+                }
+            };
+            expired += log.expire_to(partition, to.min(max)).await?;
+        }
+        Ok(expired)
     }
 
     async fn send_to_dead_letters(&self, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {
@@ -203,11 +213,18 @@ fn read_records(
     Ok(Ok(records))
 }
 
-/// Returns the offset of the first record at or after `from` that was accepted at `time` or later.
-fn first_since(db: &Connection, partition: Partition, from: u64, time: UnixMillis) -> rusqlite::Result<Option<u64>> {
-    let sql = r#"SELECT "offset" FROM records WHERE partition = ?1 AND "offset" >= ?2 AND accepted_at >= ?3
+/// Returns the offset of the first record with an offset in `[from, to)` that was accepted at `time` or later. Reads no
+/// further record, so it reads only what expires.
+fn first_since(
+    db: &Connection,
+    partition: Partition,
+    (from, to): (u64, u64),
+    time: UnixMillis,
+) -> rusqlite::Result<Option<u64>> {
+    let sql = r#"SELECT "offset" FROM records
+        WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3 AND accepted_at >= ?4
         ORDER BY "offset" LIMIT 1"#;
-    db.prepare_cached(sql)?.query_row(params![partition.0, from, time.0], |row| row.get(0)).optional()
+    db.prepare_cached(sql)?.query_row(params![partition.0, from, to, time.0], |row| row.get(0)).optional()
 }
 
 #[cfg(test)]

@@ -36,13 +36,15 @@ fn read_count(row: &Row<'_>, counts: &mut ContestCounts) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Replaces the counts of the expired votes of a partition.
-pub(super) fn replace(db: &Connection, partition: Partition, counts: &Counts) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM summaries WHERE partition = ?1")?.execute([partition.0])?;
-    let mut insert = db.prepare_cached("INSERT INTO summaries VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+/// Adds counts to the counts of the expired votes of a partition.
+pub(super) fn add(db: &Connection, partition: Partition, counts: &Counts) -> rusqlite::Result<()> {
+    let mut add = db.prepare_cached(
+        "INSERT INTO summaries (partition, contest, kind, name, album, votes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT DO UPDATE SET votes = votes + excluded.votes",
+    )?;
     for (contest, counts) in &counts.contests {
         let mut count = |kind, name: &str, album: &str, votes: u64| {
-            insert.execute(params![partition.0, contest.as_str(), kind, name, album, votes]).map(drop)
+            add.execute(params![partition.0, contest.as_str(), kind, name, album, votes]).map(drop)
         };
         counts.bands.iter().try_for_each(|(band, votes)| count(BAND, band, "", *votes))?;
         counts.albums.iter().try_for_each(|((band, album), votes)| count(ALBUM, band, album, *votes))?;

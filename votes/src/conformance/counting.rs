@@ -1,11 +1,12 @@
 //! This suite tests counting with a ledger and tallies while consumers crash, restart and compete.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{batch, logged, vote_id};
+use super::{NOON, batch, logged, vote_id};
 use crate::{
-    Bounds, Checkpoint, ClearCondition, ContestId, Counted, Counter, Counts, Cursor, CutOff, Expiry, LogState,
-    LoggedVote, Offset, Partition, PartitionHalt, StorePositions, Tallies, TalliesPosition, WholeLedger,
+    Bounds, Checkpoint, ClearCondition, ContestId, Counted, Counter, Counts, Cursor, CutOff, Expiry, LOG_TIME_ERROR,
+    LogState, LoggedVote, Offset, Partition, PartitionHalt, StorePositions, Tallies, TalliesPosition, UnixMillis,
+    WholeLedger,
 };
 
 /// Tests every promise with the stores that `$open` opens.
@@ -34,6 +35,7 @@ macro_rules! counting_conformance {
             a_recorded_duplicate_of_an_expired_vote_does_not_count
             a_batch_is_counted_again_if_votes_expired_meanwhile
             votes_expire_by_time
+            a_duplicate_of_a_deleted_vote_counts_once
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -326,11 +328,25 @@ pub async fn another_consumer_that_counts_does_not_halt_a_reconciling_one(ledger
     assert_eq!(total(&tallies).await, 5);
 }
 
-/// Expires votes, and advances the cursor. Returns how many votes expired.
+/// Returns the time of the log when the suite expires votes.
+fn log_time() -> UnixMillis {
+    NOON.after(Duration::from_mins(10))
+}
+
+/// Expires votes in steps, and advances the cursor. Returns how many votes expired.
 async fn expire(expiry: &Expiry, cursor: &mut Cursor, until: CutOff) -> u64 {
-    let (expired, votes) = expiry.expire(P, *cursor, until).await.unwrap().expect("no store has moved");
-    *cursor = expired;
-    votes
+    let (mut votes, mut purged_to) = (0, Offset(0));
+    loop {
+        let step = expiry.step(P, *cursor, Some(until), log_time(), purged_to).await.unwrap();
+        let step = step.expect("no store has moved");
+        assert!(step.votes <= 2_000, "a step is bounded");
+        *cursor = step.cursor;
+        votes += step.votes;
+        purged_to = step.purged_to;
+        if step.is_done {
+            return votes;
+        }
+    }
 }
 
 /// Returns the counts without the windows that expire.
@@ -407,7 +423,8 @@ pub async fn a_batch_is_counted_again_if_votes_expired_meanwhile(ledger: TheLedg
     let slow = cursor;
     expire(&expiry, &mut cursor, CutOff::At(Offset(2))).await;
     assert_eq!(counter.count(slow, batch(P, 2, &[2, 3])).await.unwrap(), Counted::PositionsChanged);
-    assert_eq!(expiry.expire(P, slow, CutOff::At(Offset(2))).await.unwrap(), None);
+    let until = Some(CutOff::At(Offset(2)));
+    assert_eq!(expiry.step(P, slow, until, log_time(), Offset(0)).await.unwrap(), None);
     let mut cursor = reconcile(&counter, 100).await;
     assert_eq!(cursor, Cursor { cut_off: Offset(2), ..cursor_at(2, 2) });
     assert_eq!(count(&counter, &mut cursor, &[2, 3]).await, (2, 0));
@@ -420,10 +437,29 @@ pub async fn votes_expire_by_time(ledger: TheLedger, tallies: TheTallies) {
     let mut cursor = reconcile(&counter, 5_000).await;
     let votes: Vec<u64> = (0..2_500).collect();
     count(&counter, &mut cursor, &votes).await;
-    let time_of = |n: u64| CutOff::Time(logged(n, P, n).vote.accepted_at);
-    assert_eq!(expire(&expiry, &mut cursor, time_of(2_100)).await, 2_100);
+    let time = |n: u64| logged(n, P, n).vote.accepted_at;
+    assert_eq!(expire(&expiry, &mut cursor, CutOff::Time(time(2_100))).await, 2_100);
     assert_eq!(cursor.cut_off, Offset(2_100));
-    assert_eq!(expire(&expiry, &mut cursor, time_of(2_000)).await, 0);
-    assert_eq!(expire(&expiry, &mut cursor, time_of(9_999)).await, 400);
+    let youngest = async || ledger.summary(P).await.unwrap().youngest_expired;
+    assert_eq!(youngest().await, Some(log_time().before(LOG_TIME_ERROR).since(time(2_099))));
+    assert_eq!(expire(&expiry, &mut cursor, CutOff::Time(time(2_000))).await, 0);
+    assert_eq!(expire(&expiry, &mut cursor, CutOff::Time(time(9_999))).await, 400);
     assert_eq!(cursor.cut_off, Offset(2_500));
+    assert_eq!(youngest().await, Some(log_time().before(LOG_TIME_ERROR).since(time(2_499))));
+    assert_eq!(total(&tallies).await, 2_500);
+}
+
+pub async fn a_duplicate_of_a_deleted_vote_counts_once(ledger: TheLedger, tallies: TheTallies) {
+    let (counter, expiry) =
+        (Counter::new(ledger.clone(), tallies.clone()), Expiry::new(ledger.clone(), tallies.clone()));
+    let mut cursor = reconcile(&counter, 100).await;
+    count(&counter, &mut cursor, &[0, 1]).await;
+    expire(&expiry, &mut cursor, CutOff::At(Offset(2))).await;
+    // The duplicate follows after its original was deleted, so it counts. It counts once, also if the batch is counted again.
+    assert_eq!(count(&counter, &mut cursor, &[0]).await, (1, 0));
+    assert_eq!(count(&counter, &mut cursor, &[0]).await, (0, 1));
+    ledger.rewind(P, Offset(2)).await.unwrap();
+    let mut cursor = reconcile(&counter, 100).await;
+    assert_eq!(count(&counter, &mut cursor, &[0, 0]).await, (1, 1));
+    assert_eq!(total(&tallies).await, 3);
 }

@@ -1,10 +1,10 @@
 //! This suite tests what counting, the audit, retention and operators need from a ledger.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{key, logged, vote_id};
 use crate::{
-    Advanced, Checkpoint, Counts, Duplicate, LogPosition, LoggedVote, Offset, Partition, Summary, WholeLedger,
+    Advanced, Checkpoint, Counts, Duplicate, LogPosition, LoggedVote, Offset, Partition, Purged, Summary, WholeLedger,
 };
 
 /// Tests every promise with the ledger that `$open` opens.
@@ -21,8 +21,12 @@ macro_rules! ledger_conformance {
             a_rewound_checkpoint_has_no_last_vote
             a_range_is_half_open_and_ordered
             a_duplicate_is_recorded_once
-            a_summary_replaces_only_the_summary_of_the_given_cut_off
+            a_duplicate_of_a_purged_vote_is_not_recorded_as_such
+            a_summary_grows_only_at_the_given_cut_off
+            compacting_a_summary_changes_no_count
             purging_leaves_the_originals_of_later_duplicates
+            purging_leaves_an_original_that_gets_a_duplicate_after_it_has_expired
+            duplicates_are_purged_up_to_a_limit
             a_checkpoint_with_another_cut_off_is_refused
             the_size_follows_the_votes
         );
@@ -139,68 +143,157 @@ pub async fn a_range_is_half_open_and_ordered(ledger: Store) {
     assert_eq!(offsets(ledger.range(P, Offset(4), Offset(10), usize::MAX).await.unwrap()), vec![5, 9]);
 }
 
-fn duplicate(offset: u64, original: u64) -> Duplicate {
-    Duplicate { position: LogPosition { partition: P, offset: Offset(offset) }, original: Offset(original) }
+/// Returns the duplicate at this offset of vote `n`, whose original is at the offset `original`.
+fn duplicate(offset: u64, n: u64, original: u64) -> Duplicate {
+    let position = LogPosition { partition: P, offset: Offset(offset) };
+    Duplicate { position, key: key(n), original: Offset(original) }
 }
 
 /// Returns the summary of these votes.
 fn summary(cut_off: u64, votes: &[LoggedVote]) -> Summary {
     let mut counts = Counts::of(votes);
     counts.drop_expiring_windows();
-    Summary { cut_off: Offset(cut_off), counts }
+    Summary { cut_off: Offset(cut_off), counts, youngest_expired: None }
+}
+
+/// Moves the cut-off of a partition without votes below it.
+async fn raise_cut_off(ledger: &Store, from: u64, to: u64) {
+    assert!(ledger.add_to_summary(P, Offset(from), summary(to, &[])).await.unwrap());
+}
+
+/// Purges all votes and duplicates below the cut-off. Returns the number of deleted votes.
+async fn purge(ledger: &Store) -> u64 {
+    ledger.clean_summary(P).await.unwrap();
+    let cut_off = ledger.checkpoint(P).await.unwrap().cut_off;
+    let expired = ledger.range(P, Offset(0), cut_off, usize::MAX).await.unwrap();
+    let expired = expired.into_iter().map(|logged| (logged.vote.key, logged.position.offset)).collect();
+    let purged = ledger.purge_expired(P, expired, 1_000).await.unwrap();
+    assert!(purged.is_done);
+    purged.votes
 }
 
 pub async fn a_duplicate_is_recorded_once(ledger: Store) {
-    ledger.record_duplicates(vec![duplicate(7, 2), duplicate(3, 1)]).await.unwrap();
-    ledger.record_duplicates(vec![duplicate(9, 2), duplicate(7, 2)]).await.unwrap();
-    assert_eq!(ledger.duplicates(P, Offset(3), Offset(9)).await.unwrap(), vec![duplicate(3, 1), duplicate(7, 2)]);
-    assert_eq!(ledger.duplicates(P, Offset(8), Offset(u64::MAX)).await.unwrap(), vec![duplicate(9, 2)]);
+    ledger.insert(votes(&[(1, 1), (2, 2)])).await.unwrap();
+    assert!(ledger.record_duplicates(vec![duplicate(7, 2, 2), duplicate(3, 1, 1)]).await.unwrap());
+    assert!(ledger.record_duplicates(vec![duplicate(9, 2, 2), duplicate(7, 2, 2)]).await.unwrap());
+    let recorded = ledger.duplicates(P, Offset(3), Offset(9)).await.unwrap();
+    assert_eq!(recorded, vec![duplicate(3, 1, 1), duplicate(7, 2, 2)]);
+    assert_eq!(ledger.duplicates(P, Offset(8), Offset(u64::MAX)).await.unwrap(), vec![duplicate(9, 2, 2)]);
     assert_eq!(ledger.duplicates(Partition(5), Offset(0), Offset(9)).await.unwrap(), vec![]);
 }
 
-pub async fn a_summary_replaces_only_the_summary_of_the_given_cut_off(ledger: Store) {
+pub async fn a_duplicate_of_a_purged_vote_is_not_recorded_as_such(ledger: Store) {
+    ledger.insert(votes(&[(0, 0), (1, 1)])).await.unwrap();
+    assert!(ledger.record_duplicates(vec![duplicate(2, 0, 0), duplicate(3, 0, 0), duplicate(4, 1, 1)]).await.unwrap());
+    raise_cut_off(&ledger, 0, 4).await;
+    assert_eq!(purge(&ledger).await, 1);
+    assert!(!ledger.record_duplicates(vec![duplicate(6, 1, 1), duplicate(7, 0, 0)]).await.unwrap());
+    // Another vote of the ballot is not its original.
+    ledger.insert(votes(&[(0, 7)])).await.unwrap();
+    assert!(!ledger.record_duplicates(vec![duplicate(8, 0, 0)]).await.unwrap());
+    assert!(ledger.record_duplicates(vec![duplicate(8, 0, 7)]).await.unwrap());
+}
+
+pub async fn a_summary_grows_only_at_the_given_cut_off(ledger: Store) {
     assert_eq!(ledger.summary(P).await.unwrap(), Summary::default());
     let mut votes = votes(&[(0, 0), (1, 1), (2, 2), (3, 3), (8, 4)]).to_vec();
     "a.b $c \"d\" \u{1F3B8}".clone_into(&mut votes[1].vote.name);
     votes[2].vote.contest = "final".parse().unwrap();
-    let first = summary(3, &votes[..3]);
-    assert!(ledger.put_summary(P, Offset(0), first.clone()).await.unwrap());
-    assert_eq!(ledger.summary(P).await.unwrap(), first);
+    let aged = |summary, seconds| Summary { youngest_expired: Some(Duration::from_secs(seconds)), ..summary };
+    assert!(ledger.add_to_summary(P, Offset(0), aged(summary(3, &votes[..3]), 90)).await.unwrap());
+    assert_eq!(ledger.summary(P).await.unwrap(), aged(summary(3, &votes[..3]), 90));
     assert_eq!(ledger.checkpoint(P).await.unwrap(), Checkpoint { cut_off: Offset(3), ..Checkpoint::default() });
-    // A summary that would replace the summary of an older cut-off is refused.
-    assert!(!ledger.put_summary(P, Offset(0), summary(5, &votes)).await.unwrap());
-    assert_eq!(ledger.summary(P).await.unwrap(), first);
-    let second = summary(5, &votes);
-    assert!(ledger.put_summary(P, Offset(3), second.clone()).await.unwrap());
-    assert_eq!(ledger.summary(P).await.unwrap(), second);
+    // Votes that expire from another cut-off are refused.
+    assert!(!ledger.add_to_summary(P, Offset(0), summary(5, &votes)).await.unwrap());
+    assert_eq!(ledger.summary(P).await.unwrap(), aged(summary(3, &votes[..3]), 90));
+    assert!(ledger.add_to_summary(P, Offset(3), aged(summary(5, &votes[3..]), 80)).await.unwrap());
+    assert_eq!(ledger.summary(P).await.unwrap(), aged(summary(5, &votes), 80));
+    assert!(ledger.add_to_summary(P, Offset(5), aged(summary(9, &votes[4..]), 85)).await.unwrap());
+    let last: Vec<_> = votes.iter().chain(&votes[4..]).cloned().collect();
+    assert_eq!(ledger.summary(P).await.unwrap(), aged(summary(9, &last), 80));
     assert_eq!(ledger.summary(Partition(5)).await.unwrap(), Summary::default());
     // A new checkpoint does not change the summary.
     ledger
-        .advance_checkpoint(P, Offset(0), Checkpoint { offset: Offset(5), last: None, cut_off: Offset(5) })
+        .advance_checkpoint(P, Offset(0), Checkpoint { offset: Offset(9), last: None, cut_off: Offset(9) })
         .await
         .unwrap();
     ledger.rewind(P, Offset(2)).await.unwrap();
-    assert_eq!(ledger.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(2), last: None, cut_off: Offset(5) });
-    assert_eq!(ledger.summary(P).await.unwrap(), second);
+    assert_eq!(ledger.checkpoint(P).await.unwrap(), Checkpoint { offset: Offset(2), last: None, cut_off: Offset(9) });
+    assert_eq!(ledger.summary(P).await.unwrap(), aged(summary(9, &last), 80));
+}
+
+pub async fn compacting_a_summary_changes_no_count(ledger: Store) {
+    let mut expected = Summary::default();
+    ledger.compact_summary(P).await.unwrap();
+    for n in 0..40 {
+        let expired = summary(n + 1, &votes(&[(n, n)]));
+        assert!(ledger.add_to_summary(P, Offset(n), expired.clone()).await.unwrap());
+        expected.add(expired);
+        if n % 3 == 0 {
+            ledger.compact_summary(P).await.unwrap();
+            assert_eq!(ledger.summary(P).await.unwrap(), expected);
+        }
+    }
+    // What a process that ended left behind is removed before the first votes are purged.
+    purge(&ledger).await;
+    assert_eq!(ledger.summary(P).await.unwrap(), expected);
 }
 
 pub async fn purging_leaves_the_originals_of_later_duplicates(ledger: Store) {
     let stored = votes(&[(0, 0), (1, 1), (2, 2), (3, 6), (4, 7)]);
     ledger.insert(Arc::clone(&stored)).await.unwrap();
     ledger.insert(Arc::from([logged(20, Partition(5), 0)])).await.unwrap();
-    ledger.record_duplicates(vec![duplicate(3, 0), duplicate(4, 1), duplicate(8, 1), duplicate(9, 6)]).await.unwrap();
-    assert_eq!(ledger.purge_expired(P).await.unwrap(), 0, "nothing has expired");
-    assert!(ledger.put_summary(P, Offset(0), summary(5, &stored[..3])).await.unwrap());
-    assert_eq!(ledger.purge_expired(P).await.unwrap(), 2);
+    let (kept, first) = ([duplicate(8, 1, 1), duplicate(9, 3, 6)], [duplicate(3, 0, 0), duplicate(4, 1, 1)]);
+    assert!(ledger.record_duplicates(first.into_iter().chain(kept.clone()).collect()).await.unwrap());
+    assert_eq!(purge(&ledger).await, 0, "nothing has expired");
+    assert!(ledger.add_to_summary(P, Offset(0), summary(5, &stored[..3])).await.unwrap());
+    assert_eq!(purge(&ledger).await, 2);
     // The ledger still has vote 1, because its duplicate at offset 8 has not expired.
     assert_eq!(ledger.positions_of((0..5).map(key).collect()).await.unwrap(), vec![None, at(1), None, at(6), at(7)]);
     assert_eq!(ledger.range(P, Offset(5), Offset(9), 9).await.unwrap(), stored[3..].to_vec());
-    assert_eq!(ledger.duplicates(P, Offset(0), Offset(99)).await.unwrap(), vec![duplicate(8, 1), duplicate(9, 6)]);
+    assert_eq!(ledger.duplicates(P, Offset(0), Offset(99)).await.unwrap(), kept);
     assert_eq!(ledger.positions_of(vec![key(20)]).await.unwrap()[0].unwrap().partition, Partition(5));
-    assert!(ledger.put_summary(P, Offset(5), summary(9, &stored)).await.unwrap());
-    ledger.purge_expired(P).await.unwrap();
+    // Vote 1 is deleted together with its last duplicate.
+    assert!(ledger.add_to_summary(P, Offset(5), summary(9, &stored[3..])).await.unwrap());
+    assert_eq!(ledger.purge_expired(P, vec![], 1_000).await.unwrap(), Purged { votes: 1, is_done: true });
+    // Votes at or after the cut-off and votes at other positions stay.
+    let named = [(3, 6), (4, 7), (4, 2), (20, 0)].map(|(n, offset)| (key(n), Offset(offset)));
+    assert_eq!(ledger.purge_expired(P, named.to_vec(), 1_000).await.unwrap().votes, 1);
     assert_eq!(ledger.positions_of((0..5).map(key).collect()).await.unwrap(), vec![None, None, None, at(6), None]);
-    assert_eq!(ledger.purge_expired(P).await.unwrap(), 0);
+    assert!(ledger.positions_of(vec![key(20)]).await.unwrap()[0].is_some());
+    assert_eq!(purge(&ledger).await, 0);
+}
+
+pub async fn purging_leaves_an_original_that_gets_a_duplicate_after_it_has_expired(ledger: Store) {
+    ledger.insert(votes(&[(0, 0), (1, 1)])).await.unwrap();
+    raise_cut_off(&ledger, 0, 2).await;
+    assert!(ledger.record_duplicates(vec![duplicate(5, 1, 1)]).await.unwrap());
+    assert_eq!(purge(&ledger).await, 1);
+    assert_eq!(ledger.positions_of(vec![key(0), key(1)]).await.unwrap(), vec![None, at(1)]);
+    raise_cut_off(&ledger, 2, 6).await;
+    assert_eq!(purge(&ledger).await, 1);
+    assert_eq!(ledger.positions_of(vec![key(1)]).await.unwrap(), vec![None]);
+}
+
+pub async fn duplicates_are_purged_up_to_a_limit(ledger: Store) {
+    ledger.insert((0..100).map(|n| logged(n, P, n)).collect()).await.unwrap();
+    let duplicates = (0..100).map(|n| duplicate(100 + n, n % 10, n % 10)).collect();
+    assert!(ledger.record_duplicates(duplicates).await.unwrap());
+    raise_cut_off(&ledger, 0, 200).await;
+    let (mut calls, mut deleted) = (0, 0);
+    loop {
+        let named = (10..40).map(|n| (key(n), Offset(n))).collect();
+        let purged = ledger.purge_expired(P, named, 30).await.unwrap();
+        (calls, deleted) = (calls + 1, deleted + purged.votes);
+        if purged.is_done {
+            break;
+        }
+    }
+    // The named votes, and the ten originals.
+    assert_eq!(deleted, 40);
+    assert!((3..=4).contains(&calls), "{calls} calls for 100 duplicates");
+    assert_eq!(ledger.duplicates(P, Offset(0), Offset(999)).await.unwrap(), vec![]);
+    assert_eq!(ledger.range(P, Offset(0), Offset(999), 999).await.unwrap().len(), 60);
 }
 
 pub async fn a_checkpoint_with_another_cut_off_is_refused(ledger: Store) {
@@ -209,7 +302,7 @@ pub async fn a_checkpoint_with_another_cut_off_is_refused(ledger: Store) {
         ledger.advance_checkpoint(P, Offset(0), checkpoint)
     };
     assert_eq!(advance(6, 0).await.unwrap(), Advanced::Done);
-    assert!(ledger.put_summary(P, Offset(0), summary(4, &[])).await.unwrap());
+    raise_cut_off(&ledger, 0, 4).await;
     assert_eq!(advance(8, 0).await.unwrap(), Advanced::CutOffMoved(Offset(4)));
     // The checkpoint is refused even if B has this value already: the consumer may have looked up the duplicates before
     // the cut-off moved.
@@ -224,8 +317,8 @@ pub async fn the_size_follows_the_votes(ledger: Store) {
     ledger.insert((0..2_000).map(|n| logged(n, P, n)).collect()).await.unwrap();
     let size = ledger.size().await.unwrap() - before;
     assert!((100_000..10_000_000).contains(&size), "{size} bytes for 2 000 votes");
-    assert!(ledger.put_summary(P, Offset(0), summary(2_000, &[])).await.unwrap());
-    ledger.purge_expired(P).await.unwrap();
+    raise_cut_off(&ledger, 0, 2_000).await;
+    purge(&ledger).await;
     let remaining = ledger.size().await.unwrap().saturating_sub(before);
     assert!(remaining < size / 2, "{remaining} of {size} bytes remain after all votes have expired");
 }

@@ -1,6 +1,6 @@
 //! This suite tests what producers, consumers and the audit need from a vote log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join;
 
@@ -29,6 +29,7 @@ macro_rules! log_conformance {
             a_record_of_any_size_can_be_a_dead_letter
             flushing_completes_every_receipt
             old_counted_votes_expire_from_the_log
+            counted_votes_of_all_partitions_expire_by_their_age
         );
     };
     ($open:path: $($promise:ident)*) => {$(
@@ -42,6 +43,8 @@ macro_rules! log_conformance {
 
 type TheLogWriter = Arc<dyn LogWriter>;
 type TheLogReader = Arc<dyn LogReader>;
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Publishes a vote to the partition of its ballot. Returns the receipt.
 async fn publish(log_writer: &TheLogWriter, vote: Vote) -> Receipt {
@@ -229,25 +232,42 @@ pub async fn flushing_completes_every_receipt(log_writer: TheLogWriter, _: TheLo
 }
 
 pub async fn old_counted_votes_expire_from_the_log(log_writer: TheLogWriter, log_reader: TheLogReader) {
-    let (partition, day) = (Partition(7), Retention::Age(std::time::Duration::from_hours(24)));
+    let (partition, other, day) = (Partition(7), Partition(8), Retention::Age(DAY));
     publish_to(&log_writer, partition, 0..50).await;
-    // The votes of the suite were accepted more than a day ago.
-    log_reader.expire(partition, day, Offset(30)).await.unwrap();
+    publish_to(&log_writer, other, 0..20).await;
+    let expire = async |counted: u64, retention| {
+        let counted = [(partition, Offset(counted)), (other, Offset(0))];
+        log_reader.expire(&counted, retention, NOON.after(2 * DAY)).await.unwrap()
+    };
+    assert_eq!(expire(30, day).await, 30);
     let bounds = Bounds { start: Offset(30), end: Offset(50) };
     assert_eq!(log_reader.bounds(partition).await.unwrap(), bounds);
-    log_reader.expire(partition, day, Offset(10)).await.unwrap();
-    log_reader
-        .expire(partition, Retention::Age(std::time::Duration::from_hours(24 * 3_650)), Offset(50))
-        .await
-        .unwrap();
-    log_reader.expire(partition, Retention::Bytes(1_000_000_000), Offset(50)).await.unwrap();
+    assert_eq!(log_reader.bounds(other).await.unwrap(), Bounds { start: Offset(0), end: Offset(20) });
+    assert_eq!(expire(10, day).await, 0);
+    assert_eq!(expire(50, Retention::Age(3 * DAY)).await, 0);
+    assert_eq!(expire(50, Retention::Bytes(1_000_000_000)).await, 0);
     assert_eq!(log_reader.bounds(partition).await.unwrap(), bounds);
     log_reader.seek(partition, Offset(30)).await.unwrap();
     let batch = log_reader.next_batch(partition, 1).await.unwrap();
     assert_eq!(batch.records[0].vote.as_ref().unwrap().vote_id, super::vote_id(30));
     // A log whose records have all expired continues at the same offset.
-    log_reader.expire(partition, day, Offset(50)).await.unwrap();
+    expire(50, day).await;
     assert_eq!(log_reader.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(50) });
     publish_to(&log_writer, partition, 50..51).await;
     assert_eq!(log_reader.bounds(partition).await.unwrap(), Bounds { start: Offset(50), end: Offset(51) });
+}
+
+pub async fn counted_votes_of_all_partitions_expire_by_their_age(log_writer: TheLogWriter, log_reader: TheLogReader) {
+    // Vote n was accepted 7 n ms after noon.
+    let partitions = [Partition(1), Partition(2), Partition(3)];
+    for partition in partitions {
+        publish_to(&log_writer, partition, 0..40).await;
+    }
+    let counted = [(partitions[0], Offset(40)), (partitions[1], Offset(5)), (partitions[2], Offset(40))];
+    let expired = log_reader.expire(&counted, Retention::Age(DAY), NOON.after(DAY + Duration::from_millis(140))).await;
+    assert_eq!(expired.unwrap(), 20 + 5 + 20);
+    for (partition, start) in partitions.into_iter().zip([20, 5, 20]) {
+        let bounds = Bounds { start: Offset(start), end: Offset(40) };
+        assert_eq!(log_reader.bounds(partition).await.unwrap(), bounds, "{partition}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Counting, retention and an operator need different parts of the ledger. Each part is a trait.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -28,9 +28,12 @@ pub trait Ledger: Store {
     /// Returns the position of the original of each ballot key, or `None` if the ledger does not have the key.
     async fn positions_of(&self, keys: Vec<BallotKey>) -> Result<Vec<Option<LogPosition>>, StoreError>;
 
-    /// Records duplicates. Then they are still recognised as duplicates after their originals have expired. Recording a
-    /// duplicate again changes nothing.
-    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<(), StoreError>;
+    /// Records duplicates of one partition, and marks their originals, so that no original is purged before its last
+    /// recorded duplicate has expired, too. Recording a duplicate again changes nothing.
+    ///
+    /// Returns `false` if an original is not in the ledger at its position: it was purged after the caller had read its
+    /// position. Such a record is no duplicate any more, so the caller must look the ballots up again.
+    async fn record_duplicates(&self, duplicates: Vec<Duplicate>) -> Result<bool, StoreError>;
 
     /// Returns the recorded duplicates with offsets in `[from, to)`, sorted by offset.
     async fn duplicates(&self, partition: Partition, from: Offset, to: Offset) -> Result<Vec<Duplicate>, StoreError>;
@@ -60,15 +63,35 @@ pub trait Ledger: Store {
 /// The part of the ledger that retention needs, in addition to [`Ledger`].
 #[async_trait]
 pub trait LedgerRetention: Ledger {
-    /// Replaces the partition's summary and its cut-off in one step, if the cut-off is exactly `from`. Returns whether
-    /// the summary was replaced.
-    async fn put_summary(&self, partition: Partition, from: Offset, summary: Summary) -> Result<bool, StoreError>;
+    /// Adds the counts of votes that expire now to the partition's summary, and raises the cut-off from `from` to
+    /// `expired.cut_off`, in one step, if the cut-off is exactly `from`. Returns whether it did. `expired` has only the
+    /// votes in `[from, expired.cut_off)`, so the work depends on what expires, and not on the history.
+    async fn add_to_summary(&self, partition: Partition, from: Offset, expired: Summary) -> Result<bool, StoreError>;
 
-    /// Deletes the partition's votes and duplicates below its cut-off. Returns the number of deleted votes.
+    /// Merges what [`add_to_summary`](Self::add_to_summary) stores apart, if there is enough of it. The counts do not
+    /// change. This may take long, and may be dropped at any time. Call it beside counting.
+    async fn compact_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        let _ = partition;
+        Ok(())
+    }
+
+    /// Deletes what a process has left that ended while it added to the partition's summary. The counts do not change.
+    async fn clean_summary(&self, partition: Partition) -> Result<(), StoreError> {
+        let _ = partition;
+        Ok(())
+    }
+
+    /// Deletes these votes of the partition as far as they are below the cut-off, and the oldest recorded duplicates below
+    /// the cut-off, at most `max_duplicates`.
     ///
-    /// A vote is not deleted while a duplicate of the vote is recorded at or after the cut-off: the vote identifies the
-    /// duplicate.
-    async fn purge_expired(&self, partition: Partition) -> Result<u64, StoreError>;
+    /// A vote is not deleted while a recorded duplicate of the vote is at or after the cut-off: the vote identifies the
+    /// duplicate. It is deleted together with its last recorded duplicate.
+    async fn purge_expired(
+        &self,
+        partition: Partition,
+        votes: Vec<(BallotKey, Offset)>,
+        max_duplicates: usize,
+    ) -> Result<Purged, StoreError>;
 
     /// Returns the approximate size of the votes of all partitions, in bytes.
     async fn size(&self) -> Result<u64, StoreError>;
@@ -108,13 +131,36 @@ pub struct Summary {
     pub cut_off: Offset,
     /// The counts of these votes, with only the windows that never expire.
     pub counts: Counts,
+    /// The youngest age at which a vote of the partition expired, on the log: the time between the vote and the next
+    /// vote that was to be counted, less the errors of these times. `None` if no vote has expired, or if their ages are not known.
+    pub youngest_expired: Option<Duration>,
+}
+
+impl Summary {
+    /// Adds the counts of votes that expired later.
+    pub fn add(&mut self, later: Self) {
+        self.cut_off = later.cut_off;
+        self.counts.merge(later.counts);
+        self.youngest_expired = [self.youngest_expired, later.youngest_expired].into_iter().flatten().min();
+    }
+}
+
+/// What [`LedgerRetention::purge_expired`] has deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// The number of deleted votes.
+    pub votes: u64,
+    /// Whether no duplicate is left below the cut-off.
+    pub is_done: bool,
 }
 
 /// A record that repeats a ballot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duplicate {
     /// The position of the duplicate.
     pub position: LogPosition,
+    /// The ballot.
+    pub key: BallotKey,
     /// The offset, in the same partition, of the original: the vote that counts for the ballot.
     pub original: Offset,
 }

@@ -45,9 +45,15 @@ pub trait LogReader: Store {
     /// Reports to the log how far the partition is counted. The report is for metrics only.
     async fn commit(&self, partition: Partition, position: Offset) -> Result<(), StoreError>;
 
-    /// Deletes the partition's oldest records, as the retention requires, but no record at or after `counted`. Returns
-    /// the number of deleted records.
-    async fn expire(&self, partition: Partition, retention: Retention, counted: Offset) -> Result<u64, StoreError>;
+    /// Deletes the oldest records of these partitions, as the retention requires at the time `now`, but no record at or
+    /// after the offset that is given for its partition: up to there the partition is counted. Returns the number of
+    /// deleted records.
+    async fn expire(
+        &self,
+        counted: &[(Partition, Offset)],
+        retention: Retention,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError>;
 
     /// Stores invalid records as dead letters, where operators find them. Any record that the log can have can be
     /// stored: a store may cut a large record, and then the dead letter has its beginning. Storing a record again

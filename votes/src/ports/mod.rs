@@ -7,7 +7,9 @@ mod log_writer;
 mod store;
 mod tallies;
 
-pub use ledger::{Advanced, Checkpoint, Duplicate, Ledger, LedgerRepair, LedgerRetention, Summary, WholeLedger};
+pub use ledger::{
+    Advanced, Checkpoint, Duplicate, Ledger, LedgerRepair, LedgerRetention, Purged, Summary, WholeLedger,
+};
 pub use log_reader::{
     Assignment, Batch, Bounds, DeadLetter, DeadLetterPart, DeadLetterReader, ForeignRecord, InvalidRecord, LogReader,
     Record,

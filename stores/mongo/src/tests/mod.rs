@@ -5,6 +5,7 @@
 
 mod cost;
 mod outages;
+mod summary;
 
 use std::{
     sync::Arc,
@@ -19,7 +20,8 @@ use mongodb::{
 use query::{Datasets, Imports, QueryStore};
 use uuid::Uuid;
 use votes::{
-    Advanced, BallotKey, Checkpoint, ConnectError, Ledger, LoggedVote, Offset, Partition, Store, WholeLedger,
+    Advanced, BallotKey, Checkpoint, ConnectError, Duplicate, Ledger, LoggedVote, Offset, Partition, Store,
+    WholeLedger,
     conformance::{NOON, key, logged, vote_id},
 };
 
@@ -207,6 +209,12 @@ async fn documents_have_the_documented_fields() {
     assert_eq!(read("votes", full.key.as_str().to_owned()).await, expected);
     let sparse = read("votes", key(7).as_str().to_owned()).await;
     assert!(!sparse.contains_key("album") && !sparse.contains_key("voter"), "{sparse}");
+    let duplicate = Duplicate { position: at(9), key: key(7), original: Offset(7) };
+    assert!(ledger.record_duplicates(vec![duplicate]).await.unwrap());
+    let marked = read("votes", key(7).as_str().to_owned()).await;
+    assert_eq!(marked.get_i64("last_duplicate").unwrap(), 9);
+    let expected = doc! { "_id": "3/9", "partition": 3, "offset": 9_i64, "key": key(7).as_str(), "original": 7_i64 };
+    assert_eq!(read("duplicates", "3/9".to_owned()).await, expected);
     let expected = doc! { "_id": "3", "offset": 8_i64, "last_offset": 6_i64, "last_vote_id": full.vote_id.to_string() };
     assert_eq!(read("checkpoints", "3".to_owned()).await, expected);
     let mut indexes = database.collection::<Document>("votes").list_index_names().await.unwrap();
@@ -232,8 +240,8 @@ async fn a_ledger_of_another_layout_version_is_refused() {
     let ledger = scratch.open().await;
     let checkpoints = ledger.database.collection::<Document>("checkpoints");
     let layout = checkpoints.find_one(doc! { "_id": "layout" }).await.unwrap();
-    assert_eq!(layout, Some(doc! { "_id": "layout", "version": 1_i64 }));
-    for version in [Bson::Int32(2), Bson::Int64(0), Bson::String("none".to_owned())] {
+    assert_eq!(layout, Some(doc! { "_id": "layout", "version": 2_i64 }));
+    for version in [Bson::Int32(1), Bson::Int32(3), Bson::Int64(0), Bson::String("none".to_owned())] {
         let set = doc! { "$set": { "version": version.clone() } };
         checkpoints.update_one(doc! { "_id": "layout" }, set).await.unwrap();
         let Err(ConnectError::Refused(problem)) = MongoLedger::connect(&scratch.url()).await else {
