@@ -87,12 +87,10 @@ pub async fn run(
     let retention_tasks =
         [AbortOnDropHandle::new(tokio::spawn(expiring)), AbortOnDropHandle::new(tokio::spawn(compacting))];
     let checked_states = states.clone();
-    health.add_check("counting", Criticality::Optional, move || {
-        std::future::ready(checked_states.problem().map_or_else(|| Ok(HealthDetails::new()), Err))
-    });
+    add_check(&health, "counting", move || checked_states.problem());
     if retention.is_limited() {
-        let checked = retention.clone();
-        health.add_check("retention", Criticality::Optional, move || std::future::ready(checked.check()));
+        let checked_retention = retention.clone();
+        add_check(&health, "retention", move || checked_retention.problem());
     }
 
     let mut tasks: HashMap<Partition, PartitionTask> = HashMap::new();
@@ -141,6 +139,13 @@ pub async fn run(
         task.stop_and_wait().await;
     }
     Ok(())
+}
+
+/// Adds a check that fails while there is a problem.
+fn add_check(health: &Health, name: &'static str, problem: impl Fn() -> Option<String> + Send + Sync + 'static) {
+    health.add_check(name, Criticality::Optional, move || {
+        std::future::ready(problem().map_or_else(|| Ok(HealthDetails::new()), Err))
+    });
 }
 
 /// The task of a partition that is, or was, assigned to this consumer. Dropping it aborts the task, which is like a crash

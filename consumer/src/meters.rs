@@ -102,12 +102,11 @@ impl Meters {
         for logged in votes.iter() {
             *accepted.entry(logged.vote.accepted_at).or_default() += 1;
         }
-        let age = |time: UnixMillis| Duration::from_millis(u64::try_from(now.0 - time.0).unwrap_or(0));
         for (time, votes) in &accepted {
-            meters.delay.record_many(age(*time), *votes);
+            meters.delay.record_many(now.since(*time), *votes);
         }
         meters.bands.lock().unwrap_or_else(PoisonError::into_inner).count(votes.iter());
-        accepted.keys().max().map_or(Duration::ZERO, |time| age(*time))
+        accepted.keys().max().map_or(Duration::ZERO, |time| now.since(*time))
     }
 
     pub(crate) fn record_dead_letters(&self, letters: usize) {

@@ -99,24 +99,17 @@ impl System {
     }
 
     async fn wait_until_counted(&self, offset: u64) {
-        let counted = async {
-            while self.tallies.position(PARTITION).await.unwrap().offset < Offset(offset) {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(TEST_TIMEOUT, counted).await.expect("the votes were not counted");
+        let is_counted = async || self.tallies.position(PARTITION).await.unwrap().offset >= Offset(offset);
+        wait_for("the votes to be counted", is_counted).await;
     }
 
     /// Waits until the votes below this offset have expired and were deleted.
     async fn wait_until_expired(&self, offset: u64) {
-        let expired = async {
-            while self.ledger.checkpoint(PARTITION).await.unwrap().cut_off < Offset(offset)
-                || !self.ledger.range(PARTITION, Offset(0), Offset(offset), 1).await.unwrap().is_empty()
-            {
-                sleep(Duration::from_millis(20)).await;
-            }
+        let is_expired = async || {
+            self.ledger.checkpoint(PARTITION).await.unwrap().cut_off >= Offset(offset)
+                && self.ledger.range(PARTITION, Offset(0), Offset(offset), 1).await.unwrap().is_empty()
         };
-        timeout(TEST_TIMEOUT, expired).await.expect("the votes did not expire");
+        wait_for("the votes to expire", is_expired).await;
     }
 
     async fn total(&self) -> u64 {
@@ -133,6 +126,16 @@ impl System {
         assert_eq!((report.ledger, report.tallies), (votes, votes), "{case}");
         report.youngest_expired_seconds
     }
+}
+
+/// Waits until the condition is true, for at most [`TEST_TIMEOUT`].
+async fn wait_for(event: &str, condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TEST_TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("waited in vain for {event}"));
 }
 
 /// The vote of a voter who has one vote. The producer gives each vote of the voter the same ballot key.

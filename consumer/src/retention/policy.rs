@@ -11,7 +11,7 @@ use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore},
     time::Instant,
 };
-use votes::{Expiry, HealthDetails, LedgerRetention, Partition, Retention, StoreError, Tallies, UnixMillis};
+use votes::{Expiry, LedgerRetention, Partition, Retention, StoreError, Tallies, UnixMillis};
 
 /// The interval at which a size is measured, and at which a partition without votes is looked at again.
 pub(super) const RETENTION_INTERVAL: Duration = Duration::from_millis(500);
@@ -91,9 +91,9 @@ impl RetentionPolicy {
         (self.clock)()
     }
 
-    /// Returns the result of the check `retention`.
-    pub(crate) fn check(&self) -> Result<HealthDetails, String> {
-        self.failures.problem().map_or_else(|| Ok(HealthDetails::new()), Err)
+    /// Describes the current problem, if there is one: a failure since votes last expired.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.failures.problem()
     }
 }
 

@@ -87,5 +87,5 @@ impl Importer {
 }
 
 fn time_since(at: UnixMillis) -> Duration {
-    Duration::from_millis(u64::try_from(UnixMillis::now().0.saturating_sub(at.0)).unwrap_or_default())
+    UnixMillis::now().since(at)
 }

@@ -114,7 +114,10 @@ impl LogReader for EmbeddedLogReader {
     ) -> Result<u64, StoreError> {
         let log = &self.log;
         // The size is measured once, so that every partition retains the same share of its records.
-        let used = log.readers.read(used_bytes).await? as f64;
+        let used = match retention {
+            Retention::Age(_) => 0.0,
+            Retention::Bytes(_) => log.readers.read(used_bytes).await? as f64,
+        };
         let mut expired = 0;
         for &(partition, counted) in counted {
             let Bounds { start, end } = log.bounds(partition).await?;
