@@ -15,7 +15,7 @@ use rdkafka::{
     metadata::{MetadataPartition, MetadataTopic},
 };
 use redis::Commands;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -27,8 +27,8 @@ use crate::stack::Urls;
 /// The prefix of all Redis keys of the tallies.
 pub const PREFIX: &str = "{ovation}:";
 
-/// The longest time of a read from Kafka or Redis.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time of a call to a store. A store that does not respond must fail the test, and not delay its end.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads all stores. `runtime` runs the driver of the ledger.
 pub fn take(urls: &Urls, runtime: &Handle) -> Snapshot {
@@ -71,10 +71,10 @@ impl Log {
     /// # Errors
     /// If the topic can't be read, or if a partition no longer has its first record.
     pub fn try_ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>, String> {
-        let metadata = self.0.fetch_metadata(Some(topic), READ_TIMEOUT).map_err(|error| error.to_string())?;
+        let metadata = self.0.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| error.to_string())?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
         partitions
-            .map(|partition| match self.0.fetch_watermarks(topic, partition, READ_TIMEOUT) {
+            .map(|partition| match self.0.fetch_watermarks(topic, partition, CALL_TIMEOUT) {
                 Ok((0, end)) => Ok((partition, end)),
                 Ok((start, _)) => Err(format!("partition {partition} of {topic} starts at {start}")),
                 Err(error) => Err(error.to_string()),
@@ -103,7 +103,7 @@ impl Log {
         self.0.assign(&assignment).unwrap();
         let mut records = Vec::new();
         while !unread.is_empty() {
-            let message = self.0.poll(READ_TIMEOUT).expect("the log has records up to its end").unwrap();
+            let message = self.0.poll(CALL_TIMEOUT).expect("the log has records up to its end").unwrap();
             let (partition, offset) = (message.partition(), message.offset());
             records.push(Record {
                 partition,
@@ -141,7 +141,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn open(urls: &Urls, runtime: &Handle) -> Self {
-        let client = runtime.block_on(mongodb::Client::with_uri_str(&urls.ledger)).unwrap();
+        let client = call(runtime, mongodb::Client::with_uri_str(&urls.ledger)).unwrap();
         Self { database: client.default_database().unwrap(), runtime: runtime.clone() }
     }
 
@@ -160,14 +160,14 @@ impl Ledger {
 
     fn read_all(&self, collection: &str) -> Vec<bson::Document> {
         let collection = self.database.collection::<bson::Document>(collection);
-        self.runtime.block_on(async { collection.find(doc! {}).await.unwrap().try_collect().await.unwrap() })
+        call(&self.runtime, async { collection.find(doc! {}).await.unwrap().try_collect().await.unwrap() })
     }
 
     /// Removes the document of a ballot. Returns the removed document.
     pub fn remove(&self, ballot: &str) -> bson::Document {
         let votes = self.database.collection::<bson::Document>("votes");
         let filter = doc! { "_id": ballot };
-        self.runtime.block_on(async {
+        call(&self.runtime, async {
             let document = votes.find_one(filter.clone()).await.unwrap().unwrap();
             assert_eq!(votes.delete_one(filter).await.unwrap().deleted_count, 1);
             document
@@ -176,8 +176,13 @@ impl Ledger {
 
     pub fn insert(&self, document: bson::Document) {
         let votes = self.database.collection::<bson::Document>("votes");
-        self.runtime.block_on(async { votes.insert_one(document).await.unwrap() });
+        call(&self.runtime, async { votes.insert_one(document).await.unwrap() });
     }
+}
+
+/// Waits for a call of the driver, which has no time limit of its own.
+fn call<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
+    runtime.block_on(async { timeout(CALL_TIMEOUT, call).await.expect("MongoDB responds in time") })
 }
 
 fn integer(document: &bson::Document, field: &str) -> i64 {
@@ -212,7 +217,7 @@ fn parse_document(document: &bson::Document) -> Document {
 /// Connects to the tallies, with timeouts.
 pub fn connect_to_tallies(urls: &Urls) -> redis::RedisResult<redis::Connection> {
     let connection = redis::Client::open(urls.tallies.as_str())?.get_connection_with_timeout(Duration::from_secs(1))?;
-    connection.set_read_timeout(Some(READ_TIMEOUT))?;
+    connection.set_read_timeout(Some(CALL_TIMEOUT))?;
     Ok(connection)
 }
 

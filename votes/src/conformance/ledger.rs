@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::{join, join_all};
+
 use super::{key, logged, vote_id};
 use crate::{
     Advanced, Checkpoint, Counts, Duplicate, LogPosition, LoggedVote, Offset, Partition, Purged, Summary, WholeLedger,
@@ -21,6 +23,7 @@ macro_rules! ledger_conformance {
             a_rewound_checkpoint_has_no_last_vote
             a_range_is_half_open_and_ordered
             a_duplicate_is_recorded_once
+            a_whole_batch_of_duplicates_is_recorded
             a_duplicate_of_a_purged_vote_is_not_recorded_as_such
             a_summary_grows_only_at_the_given_cut_off
             compacting_a_summary_changes_no_count
@@ -180,6 +183,18 @@ pub async fn a_duplicate_is_recorded_once(ledger: Store) {
     assert_eq!(recorded, vec![duplicate(3, 1, 1), duplicate(7, 2, 2)]);
     assert_eq!(ledger.duplicates(P, Offset(8), Offset(u64::MAX)).await.unwrap(), vec![duplicate(9, 2, 2)]);
     assert_eq!(ledger.duplicates(Partition(5), Offset(0), Offset(9)).await.unwrap(), vec![]);
+}
+
+pub async fn a_whole_batch_of_duplicates_is_recorded(ledger: Store) {
+    let batch = 1_000;
+    ledger.insert((0..batch).map(|n| logged(n, P, n)).collect()).await.unwrap();
+    let duplicates: Vec<_> = (0..batch).map(|n| duplicate(batch + n, n, n)).collect();
+    // Other consumers write meanwhile.
+    let others = (0..4).map(|n| ledger.insert(Arc::from([logged(batch + n, Partition(5), n)])));
+    let (recorded, others) = join(ledger.record_duplicates(duplicates.clone()), join_all(others)).await;
+    assert!(recorded.unwrap());
+    assert!(others.iter().all(|known| known.as_ref().is_ok_and(Vec::is_empty)));
+    assert_eq!(ledger.duplicates(P, Offset(0), Offset(u64::MAX)).await.unwrap(), duplicates);
 }
 
 pub async fn a_duplicate_of_a_purged_vote_is_not_recorded_as_such(ledger: Store) {
