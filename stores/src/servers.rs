@@ -40,7 +40,7 @@ impl Servers {
     /// Returns the servers of a configuration, or `None` if all stores are embedded.
     ///
     /// # Errors
-    /// If a URL has the wrong scheme, or if embedded stores and servers are mixed.
+    /// If a URL has the wrong scheme, if embedded stores and servers are mixed, or if the URL of the vote log is invalid.
     pub(crate) fn from_config(config: &Config, scope: Scope) -> Result<Option<Self>, ConfigError> {
         let urls = [
             ("vote_log", &config.vote_log, ["kafka://"].as_slice()),
@@ -71,6 +71,8 @@ impl Servers {
                 return Err(ConfigError::new(*key, problem));
             }
         }
+        // Not only when the log is opened: a program opens other stores before the log, and waits for them.
+        stores_kafka::check_url(&config.vote_log).map_err(|problem| ConfigError::new("vote_log", problem))?;
         Ok(Some(Self {
             vote_log_url: config.vote_log.clone(),
             tallies_url: config.tallies.clone(),

@@ -64,6 +64,30 @@ fn the_error_for_an_invalid_value_names_its_key() {
 }
 
 #[test]
+fn an_option_of_kafka_that_the_promise_depends_on_ends_the_program_and_is_named() {
+    for option in
+        ["delivery.timeout.ms", "metadata.broker.list", "retries", "transactional.id", "queue.buffering.max.ms"]
+    {
+        for name in ["rest-producer", "grpc-producer", "consumer"] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut program = without_stores(Command::new(program_named(name)));
+            program.args(["--admin", "127.0.0.1:0", "--log", "error", "--vote-log"]);
+            program.arg(format!("kafka://127.0.0.1:1/votes?{option}=1"));
+            match name {
+                "consumer" => {
+                    program.args(["--tallies", "redis://127.0.0.1:1", "--ledger", "mongodb://127.0.0.1:1/test"])
+                }
+                _ => program.args(["--listen", "127.0.0.1:0"]),
+            };
+            let output = program.current_dir(folder.path()).output().unwrap();
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(64), "{name} {option}: {error}");
+            assert!(error.contains(option), "{name} {option}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_flag_overrides_the_environment_and_the_environment_overrides_the_file() {
     // The source with the higher priority has the invalid value, and the error names that source.
     assert!(refused("rest = \"127.0.0.1:1\"", &[], &[("OVATION_REST", "bad")]).contains("in OVATION_REST"));

@@ -11,13 +11,19 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Addresses, System, audit, run};
 
-/// The maximum size of the log, and of the ledger.
-const RETENTION: &str = "64MB";
-const RETENTION_BYTES: u64 = 64_000_000;
-
-/// The number of batches, and the number of votes per batch. With 1 kB per vote, all votes need 500 MB.
-const BATCHES: u64 = 50;
+/// The number of votes of a batch. With 1 kB per vote, a batch needs 10 MB.
 const VOTES: u64 = 10_000;
+
+/// How much is cast, and how much may be retained.
+struct Load {
+    batches: u64,
+    /// The maximum size of the log, and of the ledger.
+    retention: &'static str,
+    retention_bytes: u64,
+}
+
+/// All votes need 500 MB.
+const EMBEDDED: Load = Load { batches: 50, retention: "64MB", retention_bytes: 64_000_000 };
 
 /// The longest time until a batch is counted. Even a busy machine needs far less.
 const COUNTING_TIMEOUT: Duration = Duration::from_mins(3);
@@ -82,9 +88,9 @@ fn wait_until_counted(system: &System) {
 }
 
 /// Floods a system, and checks its counts. `size` returns the current bytes of the log and of the ledger.
-fn flood(system: &System, size: impl Fn() -> [u64; 2]) -> Counts {
+fn flood(system: &System, load: &Load, size: impl Fn() -> [u64; 2]) -> Counts {
     let (mut expected, mut max) = (Counts::default(), [0, 0]);
-    for batch in 0..BATCHES {
+    for batch in 0..load.batches {
         expected.cast_batch(system, batch);
         // Uncounted votes never expire, so the size is measured when the batch is counted.
         wait_until_counted(system);
@@ -95,7 +101,7 @@ fn flood(system: &System, size: impl Fn() -> [u64; 2]) -> Counts {
     assert_eq!(Counts::read(system), expected);
     println!("at most {} MB of log and {} MB of ledger", max[0] / 1_000_000, max[1] / 1_000_000);
     for (store, max) in ["the log", "the ledger"].into_iter().zip(max) {
-        assert!(max < RETENTION_BYTES, "{store} had {max} bytes");
+        assert!(max < load.retention_bytes, "{store} had {max} bytes");
     }
     expected
 }
@@ -113,10 +119,10 @@ fn check_audit(report: &Value, expected: &Counts) {
 fn more_votes_than_the_retention_holds_are_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let flags = ["--vote-log-retention", RETENTION, "--ledger-retention", RETENTION];
+    let flags = ["--vote-log-retention", EMBEDDED.retention, "--ledger-retention", EMBEDDED.retention];
     let mut system = System::start_with(&data, Addresses::free(), &flags);
     let length = |file: &str| fs::metadata(data.join(file)).unwrap().len();
-    let expected = flood(&system, || [length("log.db"), length("count.db")]);
+    let expected = flood(&system, &EMBEDDED, || [length("log.db"), length("count.db")]);
     check_audit(&audit(&data), &expected);
 
     assert!(system.stop().0.success());
@@ -138,6 +144,9 @@ mod on_servers {
 
     use super::*;
 
+    /// All votes need 250 MB. The servers of the tests take several times as long for a vote as the embedded stores.
+    const ON_SERVERS: Load = Load { batches: 25, retention: "32MB", retention_bytes: 32_000_000 };
+
     /// Returns the total size of the log files in a folder.
     fn bytes_in(folder: &Path) -> u64 {
         let files: Vec<fs::DirEntry> =
@@ -155,7 +164,8 @@ mod on_servers {
         let mut servers = Servers::fresh();
         servers.urls.vote_log += "?segment=1";
         let folder = tempfile::tempdir().unwrap();
-        let mut flags = vec!["--vote-log-retention", RETENTION, "--ledger-retention", RETENTION];
+        let retention = ON_SERVERS.retention;
+        let mut flags = vec!["--vote-log-retention", retention, "--ledger-retention", retention];
         flags.extend(servers.urls.flags());
         let system = System::start_with(&folder.path().join("data"), Addresses::free(), &flags);
         let kafka =
@@ -169,7 +179,7 @@ mod on_servers {
             let stats = runtime.block_on(async { ledger.run_command(doc! { "dbStats": 1 }).await }).unwrap();
             stats.get_f64("dataSize").or_else(|_| stats.get_i64("dataSize").map(|bytes| bytes as f64)).unwrap() as u64
         };
-        let expected = flood(&system, || [log(), ledger()]);
+        let expected = flood(&system, &ON_SERVERS, || [log(), ledger()]);
         assert!(log() > 0, "Kafka has no files in {}", kafka.display());
         check_audit(&servers.audit(), &expected);
 

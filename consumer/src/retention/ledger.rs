@@ -11,6 +11,10 @@ use crate::state::States;
 /// The longest time of a step, because counting waits for it. The next step continues.
 const MAX_STEP_TIME: Duration = Duration::from_secs(10);
 
+/// The time from when no vote of a partition exceeds a retention by age until the next check. Many votes then expire in
+/// one step. A step for few votes costs more than these votes.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(2);
+
 /// The interval at which all expired votes that were not deleted are searched. A consumer that was paused for long may
 /// insert a vote again that was deleted.
 const SEARCH_INTERVAL: Duration = Duration::from_mins(10);
@@ -135,10 +139,12 @@ impl PartitionRetention {
         self.purged_to = step.purged_to;
         if step.is_done {
             (self.work, self.oldest) = (Work::Wait, None);
-            if matches!(ledger.retention, Retention::Bytes(_)) {
-                // The size that was measured before is no longer true.
-                self.next_check = Instant::now() + RETENTION_INTERVAL;
-            }
+            self.next_check = Instant::now()
+                + match ledger.retention {
+                    Retention::Age(_) => EXPIRY_INTERVAL,
+                    // The size that was measured before is no longer true.
+                    Retention::Bytes(_) => RETENTION_INTERVAL,
+                };
         }
         Ok(Some(step.cursor))
     }

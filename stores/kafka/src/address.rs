@@ -1,25 +1,35 @@
 //! The URL of the vote log: `kafka://HOST:PORT[,HOST:PORT...]/TOPIC[?OPTIONS]`.
 
-use std::{fs::File, time::Duration};
+use std::{collections::HashSet, fs::File, time::Duration};
 
 use rdkafka::ClientConfig;
 
 /// The topic of a URL without a topic.
 const DEFAULT_TOPIC: &str = "votes";
 
-/// The options of librdkafka that a URL can't set, because the guarantees of the log depend on them.
-const FIXED_OPTIONS: [&str; 10] = [
-    "acks",
-    "request.required.acks",
-    "enable.idempotence",
-    "bootstrap.servers",
-    "group.id",
-    "auto.offset.reset",
-    "enable.auto.commit",
-    "message.timeout.ms",
-    "allow.auto.create.topics",
-    "statistics.interval.ms",
+/// The options of librdkafka that a URL can set. A name that ends with a dot stands for all options that begin with it. The
+/// promise depends on the other options, or a connection never needs them.
+const CLIENT_OPTIONS: [&str; 16] = [
+    "broker.address.",
+    "client.dns.lookup",
+    "client.id",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "connections.max.idle.ms",
+    "enable.ssl.certificate.verification",
+    "linger.ms",
+    "log.connection.close",
+    "metadata.max.age.ms",
+    "sasl.",
+    "security.protocol",
+    "socket.",
+    "ssl.",
+    "topic.metadata.refresh.interval.ms",
 ];
+
+/// Options of librdkafka with two names. If a URL had both, librdkafka would use the one that it gets last.
+const ALIASES: [(&str, &str); 2] = [("compression.codec", "compression.type"), ("sasl.mechanisms", "sasl.mechanism")];
 
 /// The address of the vote log and the settings of its topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +50,7 @@ pub(super) struct Address {
     /// `?segment=`: the size of a segment, in MiB. Kafka deletes only whole segments, so a log with a size limit needs
     /// small segments.
     pub(super) segment_bytes: u32,
-    /// Options with a dot in their names, like `security.protocol`. They are passed to librdkafka unchanged.
+    /// Some of the [`CLIENT_OPTIONS`]. They are passed to librdkafka unchanged.
     client_options: Vec<(String, String)>,
 }
 
@@ -78,7 +88,12 @@ impl Address {
             segment_bytes: 1 << 30,
             client_options: Vec::new(),
         };
+        let mut given = HashSet::new();
         for (name, value) in form_urlencoded::parse(options.as_bytes()) {
+            let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+            if !given.insert(alias.map_or_else(|| name.clone().into_owned(), |(_, option)| (*option).to_owned())) {
+                return Err(format!("the option {name} is given twice, or under two names"));
+            }
             address.set_option(&name, &value)?;
         }
         Ok(address)
@@ -95,10 +110,7 @@ impl Address {
             "min_insync" => self.min_insync = Some(integer(100)?),
             "retention" => self.retention = Some(Duration::from_hours(24 * u64::from(integer(36_500)?))),
             "segment" => self.segment_bytes = u32::from(integer(1_024)?) << 20,
-            _ if FIXED_OPTIONS.contains(&name) => {
-                return Err(format!("{name} can't be set: the guarantees of the vote log depend on it"));
-            }
-            _ if name.contains('.') => {
+            _ if is_client_option(name) => {
                 // librdkafka would not report which file can't be opened. With `probe` librdkafka searches for the
                 // file.
                 if name.starts_with("ssl.") && name.ends_with(".location") && value != "probe" {
@@ -106,10 +118,18 @@ impl Address {
                 }
                 self.client_options.push((name.to_owned(), value.to_owned()));
             }
+            _ if name.contains('.') => {
+                return Err(format!(
+                    "the option {name} can't be set. Of the Kafka client's options, a URL can set: {}",
+                    CLIENT_OPTIONS
+                        .map(|option| if option.ends_with('.') { format!("{option}*") } else { option.to_owned() })
+                        .join(", ")
+                ));
+            }
             _ => {
                 return Err(format!(
                     "the option {name:?} does not exist; the options are partitions, replication, min_insync, retention (days), \
-                     segment (MB), and those of the Kafka client, which have a dot in their names"
+                     segment (MB), and some of the Kafka client, like security.protocol"
                 ));
             }
         }
@@ -174,6 +194,11 @@ impl Address {
     }
 }
 
+/// Returns whether a URL can set this option of librdkafka.
+fn is_client_option(name: &str) -> bool {
+    CLIENT_OPTIONS.iter().any(|option| if option.ends_with('.') { name.starts_with(option) } else { name == *option })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,11 +225,76 @@ mod tests {
             ("kafka://a:1/votes?partitions=0", "partitions=0"),
             ("kafka://a:1/votes?retention=1h", "retention=1h"),
             ("kafka://a:1/votes?colour=red", "colour"),
-            ("kafka://a:1/votes?acks=1", "acks"),
+            ("kafka://a:1/votes?partitions=3&partitions=4", "partitions is given twice"),
+            ("kafka://a:1/votes?sasl.mechanism=PLAIN&sasl.mechanisms=PLAIN", "sasl.mechanisms is given twice"),
             ("kafka://a:1/votes?ssl.ca.location=/no/such/file", "ssl.ca.location: /no/such/file: No such file"),
         ] {
             let problem = Address::parse(url).unwrap_err();
             assert!(problem.contains(word), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_the_promise_depends_on_is_refused_under_each_of_its_names() {
+        for name in [
+            "acks",
+            "request.required.acks",
+            "bootstrap.servers",
+            "metadata.broker.list",
+            "delivery.timeout.ms",
+            "message.timeout.ms",
+            "enable.idempotence",
+            "enable.auto.commit",
+            "enable.auto.offset.store",
+            "auto.offset.reset",
+            "isolation.level",
+            "transactional.id",
+            "group.id",
+            "group.instance.id",
+            "retries",
+            "message.send.max.retries",
+            "max.in.flight",
+            "max.in.flight.requests.per.connection",
+            "queue.buffering.max.ms",
+            "queue.buffering.max.messages",
+            "fetch.message.max.bytes",
+            "max.partition.fetch.bytes",
+            "message.max.bytes",
+            "partitioner",
+            "plugin.library.paths",
+            "statistics.interval.ms",
+            "allow.auto.create.topics",
+        ] {
+            let problem = Address::parse(&format!("kafka://a:1/votes?{name}=1")).unwrap_err();
+            assert!(problem.contains(name), "{name}: {problem}");
+        }
+    }
+
+    #[test]
+    fn librdkafka_knows_each_option_that_a_url_can_set() {
+        for (name, value) in [
+            ("broker.address.family", "v4"),
+            ("client.dns.lookup", "use_all_dns_ips"),
+            ("client.id", "doors"),
+            ("compression.codec", "none"),
+            ("compression.level", "1"),
+            ("compression.type", "gzip"),
+            ("connections.max.idle.ms", "60000"),
+            ("enable.ssl.certificate.verification", "false"),
+            ("linger.ms", "8"),
+            ("log.connection.close", "true"),
+            ("metadata.max.age.ms", "60000"),
+            ("sasl.mechanism", "PLAIN"),
+            ("security.protocol", "sasl_ssl"),
+            ("socket.keepalive.enable", "true"),
+            ("ssl.ca.location", "probe"),
+            ("topic.metadata.refresh.interval.ms", "60000"),
+        ] {
+            assert!(is_client_option(name), "{name}");
+            let address = Address::parse(&format!("kafka://a:1/votes?{name}={value}")).unwrap();
+            assert_eq!(address.client().get(name), Some(value));
+            let known = address.client().create_native_config();
+            assert!(known.is_ok(), "{name}: {:?}", known.err());
         }
     }
 }

@@ -48,3 +48,11 @@ pub use chunks::KafkaChunks;
 pub use group::{Membership, has_consumers};
 pub use log_reader::KafkaLogReader;
 pub use log_writer::KafkaLogWriter;
+
+/// Checks the URL of a vote log, without a connection.
+///
+/// # Errors
+/// Returns which part is wrong, and what it should be.
+pub fn check_url(url: &str) -> Result<(), String> {
+    address::Address::parse(url).map(drop)
+}
