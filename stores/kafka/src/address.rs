@@ -275,7 +275,7 @@ mod tests {
         for (name, value) in [
             ("broker.address.family", "v4"),
             ("client.dns.lookup", "use_all_dns_ips"),
-            ("client.id", "doors"),
+            ("client.id", "producers"),
             ("compression.codec", "none"),
             ("compression.level", "1"),
             ("compression.type", "gzip"),
