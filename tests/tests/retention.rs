@@ -145,7 +145,7 @@ mod on_servers {
     use super::*;
 
     /// All votes need 250 MB. The servers of the tests take several times as long for a vote as the embedded stores.
-    const ON_SERVERS: Load = Load { batches: 25, retention: "32MB", retention_bytes: 32_000_000 };
+    const ON_SERVERS: Load = Load { batches: 25, retention: "64MB", retention_bytes: 64_000_000 };
 
     /// Returns the total size of the log files in a folder.
     fn bytes_in(folder: &Path) -> u64 {
