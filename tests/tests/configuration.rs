@@ -63,25 +63,31 @@ fn the_error_for_an_invalid_value_names_its_key() {
     }
 }
 
+/// Starts one of the four programs with a configuration that it must refuse. Checks that it ends with exit code 64, and
+/// returns its error. A program that does not refuse it would run on, so `timeout` ends it.
+fn refused_by(name: &str, flags: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = without_stores(Command::new("timeout"));
+    program.arg("60").arg(program_named(name)).args(["--admin", "127.0.0.1:0", "--log", "error"]).args(flags);
+    let output = program.current_dir(folder.path()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{name} {flags:?}: {error}");
+    error
+}
+
 #[test]
 fn an_option_of_kafka_that_the_promise_depends_on_ends_the_program_and_is_named() {
     for option in
         ["delivery.timeout.ms", "metadata.broker.list", "retries", "transactional.id", "queue.buffering.max.ms"]
     {
-        for name in ["rest-producer", "grpc-producer", "consumer"] {
-            let folder = tempfile::tempdir().unwrap();
-            let mut program = without_stores(Command::new(program_named(name)));
-            program.args(["--admin", "127.0.0.1:0", "--log", "error", "--vote-log"]);
-            program.arg(format!("kafka://127.0.0.1:1/votes?{option}=1"));
-            match name {
-                "consumer" => {
-                    program.args(["--tallies", "redis://127.0.0.1:1", "--ledger", "mongodb://127.0.0.1:1/test"])
-                }
-                _ => program.args(["--listen", "127.0.0.1:0"]),
-            };
-            let output = program.current_dir(folder.path()).output().unwrap();
-            let error = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(64), "{name} {option}: {error}");
+        let log = format!("kafka://127.0.0.1:1/votes?{option}=1");
+        let producer = ["--vote-log", &log, "--listen", "127.0.0.1:0"];
+        let consumer =
+            ["--vote-log", &log, "--tallies", "redis://127.0.0.1:1", "--ledger", "mongodb://127.0.0.1:1/test"];
+        for (name, flags) in
+            [("rest-producer", producer.as_slice()), ("grpc-producer", &producer), ("consumer", &consumer)]
+        {
+            let error = refused_by(name, flags);
             assert!(error.contains(option), "{name} {option}: {error}");
         }
     }
@@ -107,16 +113,12 @@ fn every_command_has_help_with_an_example() {
 
 /// Starts one of the four programs with an address that is in use, and checks the error.
 fn refused_address(name: &str, key: &str, flags: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let mut program = without_stores(Command::new(program_named(name)));
     let all = if name == "results" { ["--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0"].as_slice() } else { &[] };
-    let others: Vec<&str> = all.chunks(2).filter(|flag| !flags.contains(&flag[0])).flatten().copied().collect();
-    program.args(["--admin", "127.0.0.1:0", "--log", "error"]).args(others).args(flags).arg(&address);
-    let output = program.current_dir(folder.path()).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{name} {flags:?}: {error}");
+    let others = all.chunks(2).filter(|flag| !flags.contains(&flag[0])).flatten();
+    let all_flags: Vec<&str> = others.chain(flags).copied().chain([address.as_str()]).collect();
+    let error = refused_by(name, &all_flags);
     assert!(error.contains(&format!("{key}: can't listen on {address}: ")), "{name} {flags:?}: {error}");
 }
 
