@@ -11,7 +11,7 @@
 //!
 //! # Bounded steps
 //!
-//! A step reads, adds and deletes at most [`MAX_VOTES_PER_STEP`] votes, and is durable. So counting continues after each
+//! A step reads, adds and deletes at most as many votes as its caller wants, and is durable. So counting continues after each
 //! step, a task can stop between two steps, and a crash repeats at most one step.
 //!
 //! # Which votes may expire
@@ -53,9 +53,6 @@ use crate::{
     ports::{LedgerRetention, StoreError, Summary, Tallies},
     vote::LoggedVote,
 };
-
-/// The maximum number of votes of a step.
-const MAX_VOTES_PER_STEP: usize = 2_000;
 
 /// The longest time by which the clock of a producer or a consumer may be wrong.
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(1);
@@ -109,8 +106,8 @@ impl Expiry {
         Self { ledger, counter }
     }
 
-    /// Expires some of the partition's counted votes below `until`, and deletes some of the expired votes. `cursor` is
-    /// where the caller believes the partition to be, and `log_time` is the partition's [`log_time`]. The first call for
+    /// Expires at most `max_votes` of the partition's counted votes below `until`, and deletes at most as many duplicates.
+    /// `cursor` is where the caller believes the partition to be, and `log_time` is the partition's [`log_time`]. The first call for
     /// a partition has the `purged_to` 0, a later call that of the call before. Call this only between two batches of
     /// the partition.
     ///
@@ -128,6 +125,7 @@ impl Expiry {
         until: Option<CutOff>,
         log_time: UnixMillis,
         purged_to: Offset,
+        max_votes: usize,
     ) -> Result<Option<ExpiryStep>, StoreError> {
         let StorePositions { checkpoint, tallies } = self.counter.positions(partition).await?;
         let now = Cursor { recorded: checkpoint.offset, tallied: tallies.offset, cut_off: checkpoint.cut_off };
@@ -138,33 +136,33 @@ impl Expiry {
             self.ledger.clean_summary(partition).await?;
         }
         if purged_to < cursor.cut_off {
-            let found = self.ledger.range(partition, purged_to, cursor.cut_off, MAX_VOTES_PER_STEP).await?;
-            let is_last = found.len() < MAX_VOTES_PER_STEP;
+            let found = self.ledger.range(partition, purged_to, cursor.cut_off, max_votes).await?;
+            let is_last = found.len() < max_votes;
             let purged_to =
                 found.last().filter(|_| !is_last).map_or(cursor.cut_off, |last| last.position.offset.next());
-            let is_purged = self.purge(partition, &found).await? && is_last;
+            let is_purged = self.purge(partition, &found, max_votes).await? && is_last;
             return Ok(Some(ExpiryStep { cursor, votes: 0, purged_to, is_done: is_purged && until.is_none() }));
         }
         let Some(until) = until else {
-            let is_done = self.purge(partition, &[]).await?;
+            let is_done = self.purge(partition, &[], max_votes).await?;
             return Ok(Some(ExpiryStep { cursor, votes: 0, purged_to, is_done }));
         };
-        let Expiring { cut_off, votes, is_last } = self.read_expiring(partition, cursor, until).await?;
+        let Expiring { cut_off, votes, is_last } = self.read_expiring(partition, cursor, until, max_votes).await?;
         if cut_off > cursor.cut_off {
             let expired = summary(cut_off, &votes, log_time);
             if !self.ledger.add_to_summary(partition, cursor.cut_off, expired).await? {
                 return Ok(None);
             }
         }
-        let is_purged = self.purge(partition, &votes).await?;
+        let is_purged = self.purge(partition, &votes, max_votes).await?;
         let (cursor, votes) = (Cursor { cut_off, ..cursor }, votes.len() as u64);
         Ok(Some(ExpiryStep { cursor, votes, purged_to: cut_off, is_done: is_last && is_purged }))
     }
 
     /// Deletes expired votes, and duplicates that have expired. Returns whether no duplicate is left to delete.
-    async fn purge(&self, partition: Partition, votes: &[LoggedVote]) -> Result<bool, StoreError> {
+    async fn purge(&self, partition: Partition, votes: &[LoggedVote], max_votes: usize) -> Result<bool, StoreError> {
         let votes = votes.iter().map(|logged| (logged.vote.key.clone(), logged.position.offset)).collect();
-        Ok(self.ledger.purge_expired(partition, votes, MAX_VOTES_PER_STEP).await?.is_done)
+        Ok(self.ledger.purge_expired(partition, votes, max_votes).await?.is_done)
     }
 
     /// Reads the first votes at or after the cut-off that have to expire.
@@ -173,6 +171,7 @@ impl Expiry {
         partition: Partition,
         Cursor { recorded, tallied, cut_off: from }: Cursor,
         until: CutOff,
+        max_votes: usize,
     ) -> Result<Expiring, StoreError> {
         let counted = recorded.min(tallied);
         let (limit, time) = match until {
@@ -182,11 +181,11 @@ impl Expiry {
         if limit <= from {
             return Ok(Expiring { cut_off: from, votes: Vec::new(), is_last: true });
         }
-        let mut votes = self.ledger.range(partition, from, limit, MAX_VOTES_PER_STEP).await?;
+        let mut votes = self.ledger.range(partition, from, limit, max_votes).await?;
         let first_retained = time.and_then(|time| votes.iter().position(|logged| logged.vote.accepted_at >= time));
         let (cut_off, is_last) = match (first_retained, votes.last()) {
             (Some(index), _) => (votes[index].position.offset, true),
-            (None, Some(last)) if votes.len() == MAX_VOTES_PER_STEP => (last.position.offset.next(), false),
+            (None, Some(last)) if votes.len() == max_votes => (last.position.offset.next(), false),
             _ => (limit, true),
         };
         votes.truncate(first_retained.unwrap_or(votes.len()));

@@ -8,8 +8,18 @@ use votes::{Cursor, CutOff, LOG_TIME_ERROR, Offset, Partition, Retention, StoreE
 use super::policy::{Failures, LEDGER, LedgerPolicy, RETENTION_INTERVAL, RETRY_DELAY, RetentionPolicy, count_expired};
 use crate::state::States;
 
-/// The longest time of a step, because counting waits for it. The next step continues.
-const MAX_STEP_TIME: Duration = Duration::from_secs(10);
+/// The time after which a step has failed, because the partition is not counted meanwhile.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time that a step by age may take. After a step that took longer, the next one expires half as many votes.
+const TARGET_STEP_TIME: Duration = Duration::from_millis(100);
+
+/// The maximum number of votes of a step. It is a power of two, as every number that halving it gives, and no other read
+/// of the ledger has such a number. So the simulation recognises the reads of a step.
+const MAX_VOTES_PER_STEP: usize = 2_048;
+
+/// The smallest number to which slow steps lower the number of votes of a step. Smaller steps would be less efficient.
+const MIN_VOTES_PER_STEP: usize = 128;
 
 /// The time from when no vote of a partition exceeds a retention by age until the next check. Many votes then expire in
 /// one step. A step for few votes costs more than these votes.
@@ -33,6 +43,8 @@ pub(crate) struct PartitionRetention {
     oldest: Option<UnixMillis>,
     /// The expired votes below this offset have been deleted.
     purged_to: Offset,
+    /// The number of votes of the next step.
+    votes_per_step: usize,
     /// When the search for expired votes that were not deleted began.
     searched_at: Instant,
 }
@@ -54,7 +66,8 @@ impl PartitionRetention {
     pub(crate) fn new(partition: Partition, policy: RetentionPolicy) -> Self {
         let now = Instant::now();
         let (work, oldest, purged_to) = (Work::Purge, None, Offset(0));
-        Self { partition, policy, next_check: now, work, oldest, purged_to, searched_at: now }
+        let votes_per_step = MAX_VOTES_PER_STEP;
+        Self { partition, policy, next_check: now, work, oldest, purged_to, votes_per_step, searched_at: now }
     }
 
     /// Returns whether votes of the ledger expire.
@@ -96,8 +109,8 @@ impl PartitionRetention {
         if permit.is_err() && matches!(ledger.retention, Retention::Age(_)) {
             return Some(cursor);
         }
-        let step = timeout(MAX_STEP_TIME, self.try_step(&ledger, cursor, log_time)).await;
-        let timed_out = |_| Err(StoreError::new(LEDGER, format!("a step took longer than {MAX_STEP_TIME:?}")));
+        let step = timeout(STEP_TIMEOUT, self.try_step(&ledger, cursor, log_time)).await;
+        let timed_out = |_| Err(StoreError::new(LEDGER, format!("a step took longer than {STEP_TIMEOUT:?}")));
         match step.unwrap_or_else(timed_out) {
             Ok(after) => {
                 self.failures().clear((LEDGER, Some(self.partition)));
@@ -130,8 +143,12 @@ impl PartitionRetention {
             (Work::Purge, _) => None,
             (Work::Wait | Work::ExpireOld, _) => return Ok(Some(cursor)),
         };
-        let step = ledger.expiry.step(self.partition, cursor, until, log_time, self.purged_to).await?;
+        let (started_at, max_votes) = (Instant::now(), self.votes_per_step);
+        let step = ledger.expiry.step(self.partition, cursor, until, log_time, self.purged_to, max_votes).await?;
         let Some(step) = step else { return Ok(None) };
+        if matches!(ledger.retention, Retention::Age(_)) {
+            self.votes_per_step = next_number_of_votes(max_votes, started_at.elapsed());
+        }
         if step.votes > 0 {
             count_expired(LEDGER, step.votes);
             ledger.grown().insert(self.partition);
@@ -191,6 +208,19 @@ impl Drop for PartitionRetention {
     fn drop(&mut self) {
         self.failures().clear((LEDGER, Some(self.partition)));
     }
+}
+
+/// Returns the number of votes of a step after a step with `votes` that took this time. A slow ledger gets small steps, so
+/// that its partitions are counted in between.
+fn next_number_of_votes(votes: usize, time: Duration) -> usize {
+    let next = if time > TARGET_STEP_TIME {
+        votes / 2
+    } else if time < TARGET_STEP_TIME / 2 {
+        votes * 2
+    } else {
+        votes
+    };
+    next.clamp(MIN_VOTES_PER_STEP, MAX_VOTES_PER_STEP)
 }
 
 /// Returns the time before which votes exceed an age, at a time of the log.

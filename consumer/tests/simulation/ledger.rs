@@ -30,9 +30,6 @@ const TARGET_FILL: f64 = 0.3;
 /// the ledger would be below the size from which on votes expire.
 const RETAINED: std::ops::RangeInclusive<f64> = 0.000_01..=0.58;
 
-/// The number of votes that a step of the retention reads. No other caller reads as many.
-const VOTES_OF_STEP: usize = 2_000;
-
 impl World {
     /// Stores the votes with these indexes, in this order, if their ballots are new. Returns the indexes of the other
     /// votes.
@@ -356,7 +353,8 @@ impl Ledger for Process {
             {
                 votes.retain(|logged| !world.ledger.latest.contains(&logged.position));
             }
-            if max_votes == VOTES_OF_STEP || max_votes == 1 {
+            // Only the retention reads such a number of votes: 1, and from 128 to 2 048.
+            if max_votes.is_power_of_two() {
                 world.shift_times(process, partition, &mut votes);
             }
             let count = votes.len();

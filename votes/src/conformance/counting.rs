@@ -337,7 +337,7 @@ fn log_time() -> UnixMillis {
 async fn expire(expiry: &Expiry, cursor: &mut Cursor, until: CutOff) -> u64 {
     let (mut votes, mut purged_to) = (0, Offset(0));
     loop {
-        let step = expiry.step(P, *cursor, Some(until), log_time(), purged_to).await.unwrap();
+        let step = expiry.step(P, *cursor, Some(until), log_time(), purged_to, 2_000).await.unwrap();
         let step = step.expect("no store has moved");
         assert!(step.votes <= 2_000, "a step is bounded");
         *cursor = step.cursor;
@@ -424,7 +424,7 @@ pub async fn a_batch_is_counted_again_if_votes_expired_meanwhile(ledger: TheLedg
     expire(&expiry, &mut cursor, CutOff::At(Offset(2))).await;
     assert_eq!(counter.count(slow, batch(P, 2, &[2, 3])).await.unwrap(), Counted::PositionsChanged);
     let until = Some(CutOff::At(Offset(2)));
-    assert_eq!(expiry.step(P, slow, until, log_time(), Offset(0)).await.unwrap(), None);
+    assert_eq!(expiry.step(P, slow, until, log_time(), Offset(0), 2_000).await.unwrap(), None);
     let mut cursor = reconcile(&counter, 100).await;
     assert_eq!(cursor, Cursor { cut_off: Offset(2), ..cursor_at(2, 2) });
     assert_eq!(count(&counter, &mut cursor, &[2, 3]).await, (2, 0));
