@@ -97,6 +97,15 @@ def pipeline():
                     "{{producer}} p50": quantile(0.5, "ovation_cast_seconds", by="producer"),
                     "{{producer}} p99": quantile(0.99, "ovation_cast_seconds", by="producer"),
                 }),
+                p.series("Kafka client: median times", "A vote waits in the client of a producer (`queue`), its request waits to be sent (`send`), and the "
+                         "broker responds (`round_trip`).", "s",
+                         {"broker {{broker}}: {{stage}}": 'max by (broker, stage) (ovation_kafka_seconds{quantile="0.5"})'}),
+                p.series("Kafka client: requests and retries", "Requests of all producers per second, and how many were sent again.", "reqps", {
+                    "broker {{broker}}": rate("ovation_kafka_produce_requests_total", by="broker"),
+                    "broker {{broker}}: retries": rate("ovation_kafka_retries_total", by="broker"),
+                }),
+                p.series("Kafka client: votes in a request", "The fewer votes a request has, the more CPU a vote costs in the producer and in Kafka.", "short",
+                         {"quantile {{quantile}}": "max by (quantile) (ovation_kafka_request_votes)"}),
                 p.series("Batch size", "Records in a batch of a consumer.", "short", {
                     "mean": mean("ovation_batch_records"),
                     "p99": quantile(0.99, "ovation_batch_records"),

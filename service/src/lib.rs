@@ -41,3 +41,7 @@ pub use config::{Config, ConfigError};
 pub use health::Health;
 pub use program::Context;
 pub use tokio_util::sync::CancellationToken;
+
+/// The allocator of every program. The requests of the producers allocate much, and on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit, Mac};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
@@ -74,10 +75,45 @@ impl fmt::Display for ContestId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VoteId(pub Uuid);
 
+/// The maximum number of ids that [`VoteId::draw`] tries. At the default of 12 partitions, one of a thousand million draws
+/// fails. Each doubling of the number makes an id predictable by one more bit of its 74 random bits.
+const MAX_DRAWS: usize = 256;
+
 impl VoteId {
-    /// Creates a random id (UUID version 7).
+    /// Creates a random id (UUID version 7). Its 74 random bits can't be predicted.
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        Self::at(UnixMillis::now(), &rand::random())
+    }
+
+    fn at(time: UnixMillis, random: &[u8; 10]) -> Self {
+        let millis = u64::try_from(time.0).unwrap_or_default();
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
+    }
+
+    /// Draws random ids (UUID version 7) until the ballot of a vote with the id is in `partition`, but at most
+    /// [`MAX_DRAWS`]. Returns the last id.
+    pub(crate) fn draw(contest: &ContestId, now: UnixMillis, partition: Partition, partitions: u16) -> Self {
+        let (mut rng, mut random) = (rand::rng(), [0; 10]);
+        rng.fill(&mut random);
+        // Only the last two bytes are drawn again, so the checksum of what is before them is computed once.
+        let mut text = Uuid::encode_buffer();
+        let text = Self::at(now, &random).0.hyphenated().encode_lower(&mut text);
+        let mut start = crc32fast::Hasher::new();
+        for part in [contest.as_str(), "|", &text[..32]] {
+            start.update(part.as_bytes());
+        }
+        for _ in 0..MAX_DRAWS {
+            let (drawn, mut digits): ([u8; 2], _) = (rng.random(), [0; 4]);
+            random[8..].copy_from_slice(&drawn);
+            let mut checksum = start.clone();
+            if hex::encode_to_slice(drawn, &mut digits).is_ok() {
+                checksum.update(&digits);
+            }
+            if partition_of(checksum.finalize(), partitions) == partition {
+                break;
+            }
+        }
+        Self::at(now, &random)
     }
 
     /// Returns the id for an `Idempotency-Key`. If the key is a UUID, the key is the id. Other text is hashed to a
@@ -196,10 +232,18 @@ impl BallotKey {
     /// Returns the partition of this ballot: the CRC-32 of the key modulo `partitions`. All records of a ballot are
     /// thus in the same partition.
     pub fn partition(&self, partitions: u16) -> Partition {
-        let checksum = crc32fast::hash(self.0.as_bytes());
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u16 is one")]
-        Partition((checksum % u32::from(partitions)) as u16)
+        partition_of(crc32fast::hash(self.0.as_bytes()), partitions)
     }
+
+    /// Returns whether this is the key of a vote with this id, and not that of a voter.
+    pub(crate) fn is_of_vote(&self, vote: VoteId) -> bool {
+        self.0.ends_with(&*vote.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    }
+}
+
+fn partition_of(checksum: u32, partitions: u16) -> Partition {
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u16 is one")]
+    Partition((checksum % u32::from(partitions)) as u16)
 }
 
 /// A partition of the vote log.

@@ -91,8 +91,14 @@ impl Ingest {
         match &self.route {
             Route::Forward(forwarder) => Submission { voter: None, pending: forwarder.submit(request) },
             Route::Log { contests, secret, log_writer } => {
+                let has_vote_id = request.has_vote_id();
                 match Vote::admit(request, contests, secret.as_ref(), self.kind, UnixMillis::now()) {
-                    Ok(vote) => Submission { voter: vote.voter, pending: publish(log_writer.as_ref(), vote) },
+                    Ok(mut vote) => {
+                        if !has_vote_id && let Some(partition) = log_writer.preferred_partition() {
+                            vote.draw_id(partition, log_writer.partitions());
+                        }
+                        Submission { voter: vote.voter, pending: publish(log_writer.as_ref(), vote) }
+                    }
                     Err(refusal) => Submission { voter: None, pending: Err(refusal) },
                 }
             }

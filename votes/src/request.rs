@@ -46,6 +46,11 @@ impl VoteRequest {
         Uuid::try_parse(self.vote_id.as_deref()?).ok().map(VoteId)
     }
 
+    /// Returns whether the client sent an id, in the body or in the header.
+    pub fn has_vote_id(&self) -> bool {
+        self.vote_id.is_some() || self.idempotency_key.is_some()
+    }
+
     /// Returns the vote's id: the id that the client sent in the body or in the header, or a new id.
     ///
     /// # Errors

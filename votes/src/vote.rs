@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     contest::Contests,
-    ids::{BallotKey, ContestId, LogPosition, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret},
+    ids::{BallotKey, ContestId, LogPosition, Partition, TraceParent, UnixMillis, VoteId, VoterHash, VoterSecret},
     refusal::Refusal,
     request::VoteRequest,
     text::{band_name, bounded_text, trimmed_text},
@@ -136,6 +136,15 @@ impl Vote {
             producer,
             traceparent: request.traceparent.as_deref().and_then(TraceParent::parse),
         })
+    }
+
+    /// Replaces the id by a new one whose ballot is in `partition`, if one is found soon. Call this only if the client sent
+    /// no id. If the ballot does not follow from the id, but from the voter, the id stays.
+    pub fn draw_id(&mut self, partition: Partition, partitions: u16) {
+        if self.key.is_of_vote(self.vote_id) {
+            self.vote_id = VoteId::draw(&self.contest, self.accepted_at, partition, partitions);
+            self.key = BallotKey::of_vote(&self.contest, self.vote_id);
+        }
     }
 }
 

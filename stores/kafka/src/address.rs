@@ -9,7 +9,7 @@ const DEFAULT_TOPIC: &str = "votes";
 
 /// The options of librdkafka that a URL can set. A name that ends with a dot stands for all options that begin with it. The
 /// promise depends on the other options, or a connection never needs them.
-const CLIENT_OPTIONS: [&str; 16] = [
+const CLIENT_OPTIONS: [&str; 15] = [
     "broker.address.",
     "client.dns.lookup",
     "client.id",
@@ -18,7 +18,6 @@ const CLIENT_OPTIONS: [&str; 16] = [
     "compression.type",
     "connections.max.idle.ms",
     "enable.ssl.certificate.verification",
-    "linger.ms",
     "log.connection.close",
     "metadata.max.age.ms",
     "sasl.",
@@ -242,6 +241,7 @@ mod tests {
             "bootstrap.servers",
             "metadata.broker.list",
             "delivery.timeout.ms",
+            "linger.ms",
             "message.timeout.ms",
             "enable.idempotence",
             "enable.auto.commit",
@@ -281,7 +281,6 @@ mod tests {
             ("compression.type", "gzip"),
             ("connections.max.idle.ms", "60000"),
             ("enable.ssl.certificate.verification", "false"),
-            ("linger.ms", "8"),
             ("log.connection.close", "true"),
             ("metadata.max.age.ms", "60000"),
             ("sasl.mechanism", "PLAIN"),

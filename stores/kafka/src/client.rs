@@ -5,7 +5,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -26,6 +26,9 @@ pub(crate) const STORE: &str = "vote log";
 /// The error of a client that [has lost its brokers](ClientStatus::has_lost_brokers).
 pub(crate) const BROKERS_LOST: &str = "the Kafka client has lost all brokers";
 
+/// The time after which the same reason of failed connections is logged again.
+const CONNECTION_LOG_INTERVAL: Duration = Duration::from_mins(1);
+
 /// The longest time that [`query_brokers`] waits for each further error event of the client.
 const ERROR_WAIT: Duration = Duration::from_millis(100);
 
@@ -41,6 +44,8 @@ pub(crate) struct ClientStatus {
     pub(crate) has_lost_brokers: AtomicBool,
     /// The reason of the last connection failure, until a broker is connected.
     last_error: Mutex<Option<String>>,
+    /// The reason of a connection failure that was logged last, and when.
+    logged: Mutex<Option<(String, Instant)>>,
 }
 
 impl ClientStatus {
@@ -56,6 +61,17 @@ impl ClientStatus {
     /// Returns the last connection error since a broker was connected, if there is one.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs why a connection failed. The client connects again and again, so the same reason is logged once in a while.
+    fn log_connection_error(&self, reason: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known =
+            logged.as_ref().is_some_and(|(known, at)| known == reason && at.elapsed() < CONNECTION_LOG_INTERVAL);
+        if !is_known {
+            tracing::warn!(reason, "a connection to Kafka failed");
+            *logged = Some((reason.to_owned(), Instant::now()));
+        }
     }
 
     /// Returns the error of a query of a health check, with the cause of a failed connection.
@@ -99,8 +115,8 @@ pub(crate) fn query_brokers<T>(
 
 impl ClientContext for ClientStatus {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // A lost connection is logged as debug, because librdkafka connects again. The callers log the operations that
-        // fail meanwhile.
+        // librdkafka connects again after a lost connection. `error` logs why a connection failed, and the callers log the
+        // operations that fail meanwhile.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(facility, message, "kafka client");
@@ -113,7 +129,9 @@ impl ClientContext for ClientStatus {
         tracing::debug!(%error, reason, "kafka client");
         // "All brokers are down" has no cause. The errors of the single brokers, which come before it, have the cause.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(without_duration(reason));
+            let reason = without_duration(reason);
+            self.log_connection_error(&reason);
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         }
     }
 

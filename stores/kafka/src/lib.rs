@@ -8,8 +8,9 @@
 //! | [`topic`] | creates the topics, or checks that they have the required settings |
 //! | [`settings`] | watches the settings of the topics while the system runs |
 //! | [`log_writer`] | the producers' end: an acknowledged vote is in every in-sync replica |
-//! | [`accumulator`] | hands the votes of all partitions to librdkafka together |
-//! | [`in_flight`] | the votes that wait for their receipts |
+//! | [`producer`] | the Kafka producer of the votes, which is replaced after a fatal error |
+//! | [`rounds`] | groups votes into rounds, and wakes those that wait for a receipt |
+//! | [`statistics`] | turns the statistics of the producer into metrics |
 //! | [`log_reader`] | the consumers' end: partitions are read from the positions of the *stores* |
 //! | [`fetcher`] | the client that fetches records, and which partitions it fetches |
 //! | [`partition_reader`] | collects the records of one partition into batches |
@@ -23,7 +24,6 @@
 //! | `tests/broker_errors` | what a producer responds after each error of a broker |
 //! | `tests/lost_brokers` | clients that have lost all brokers |
 
-mod accumulator;
 mod address;
 mod admin;
 mod chunks;
@@ -32,12 +32,14 @@ mod dead_letters;
 mod expire;
 mod fetcher;
 mod group;
-mod in_flight;
 mod lazy_producer;
 mod log_reader;
 mod log_writer;
 mod partition_reader;
+mod producer;
+mod rounds;
 mod settings;
+mod statistics;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,12 @@ pub trait LogWriter: Store {
     /// Returns the number of partitions of the log. It never changes.
     fn partitions(&self) -> u16;
 
+    /// Returns the partition in which the next vote costs the least, or `None` if the partition makes no difference. It
+    /// changes all the time. A producer that creates the id of a vote [chooses](Vote::draw_id) an id of this partition.
+    fn preferred_partition(&self) -> Option<Partition> {
+        None
+    }
+
     /// Gives a vote to the log writer, or fails at once. This call never waits.
     ///
     /// Success is *not* an acknowledgement. Only the receipt confirms that the vote is durable on the log.

@@ -122,10 +122,8 @@ impl Trial {
         Self { cluster, address, topic }
     }
 
-    fn ingest(&self) -> Ingest {
-        let log_writer = KafkaLogWriter::start(&self.address, self.topic.clone(), 1_000, Gauge::noop()).unwrap();
-        let log_writer: Arc<dyn LogWriter> = Arc::new(log_writer);
-        Ingest::new(ProducerKind::Rest, Arc::new(Contests::default()), None, log_writer)
+    fn log_writer(&self) -> Arc<dyn LogWriter> {
+        Arc::new(KafkaLogWriter::start(&self.address, self.topic.clone(), 1_000, Gauge::noop()).unwrap())
     }
 
     fn begin(&self, fault: Fault) {
@@ -143,6 +141,10 @@ impl Trial {
             Fault::Slow => self.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap(),
         }
     }
+}
+
+fn ingest(log_writer: &Arc<dyn LogWriter>) -> Ingest {
+    Ingest::new(ProducerKind::Rest, Arc::new(Contests::default()), None, Arc::clone(log_writer))
 }
 
 async fn cast(ingest: &Ingest) -> Result<Accepted, Refusal> {
@@ -172,7 +174,8 @@ async fn observe(name: &str, fault: Fault) -> Row {
     if is_early {
         trial.begin(fault);
     }
-    let ingest = trial.ingest();
+    let log_writer = trial.log_writer();
+    let ingest = ingest(&log_writer);
     if !is_early {
         recover(&ingest).await;
         trial.begin(fault);
@@ -181,8 +184,14 @@ async fn observe(name: &str, fault: Fault) -> Row {
     let refusal = cast(&ingest).await.expect_err("a vote that no broker confirmed is not acknowledged");
     let refused = begun.elapsed();
     assert!(refusal.vote_id.is_some() && refusal.detail.contains("is safe"), "{refusal}");
+    // The producer is unhealthy while no vote is confirmed, and healthy as soon as one is.
+    let problem = log_writer.check().await.expect_err(name).problem;
+    if let Fault::ErrorResponse(RDKafkaApiKey::Produce, _) = fault {
+        assert!(problem.contains("confirms no votes at the moment: "), "{name}: {problem}");
+    }
     trial.end(fault);
     let recovered = recover(&ingest).await;
+    log_writer.check().await.unwrap_or_else(|error| panic!("{name}: {error}"));
     println!("{name}: refused in {refused:?}, recovered in {recovered:?}: {}", refusal.detail);
 
     let is_timeout = ["MessageTimedOut", "confirm the vote within"].iter().any(|words| refusal.detail.contains(words));
@@ -214,7 +223,7 @@ async fn each_broker_error_becomes_the_refusal_that_the_docs_list() {
 async fn a_vote_with_one_transient_error_is_on_the_log_once() {
     use RDKafkaRespErr::*;
     let trial = Trial::new();
-    let ingest = trial.ingest();
+    let ingest = ingest(&trial.log_writer());
     recover(&ingest).await;
     let log_reader = KafkaLogReader::start(&trial.address, trial.topic.clone(), Membership::Standalone).unwrap();
     for error in [

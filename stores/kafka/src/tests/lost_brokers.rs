@@ -46,8 +46,9 @@ async fn publish(log_writer: &KafkaLogWriter, number: u64) {
 async fn a_producer_that_lost_its_brokers_is_replaced() {
     let log_writer = KafkaLogWriter::connect(&url().await, 100, Gauge::noop()).await.unwrap();
     publish(&log_writer, 1).await;
-    let before = log_writer.producer.current();
-    while Arc::ptr_eq(&before, &log_writer.producer.current()) {
+    let current = || log_writer.producer.current().expect("a client");
+    let before = current();
+    while Arc::ptr_eq(&before, &current()) {
         // The statistics reset this flag twice a second, so set it again until the producer is replaced.
         before.context().status.has_lost_brokers.store(true, Ordering::Relaxed);
         sleep(Duration::from_millis(1)).await;
