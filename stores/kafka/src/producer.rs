@@ -2,7 +2,6 @@
 //! handles its delivery reports.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
@@ -22,6 +21,7 @@ use rdkafka::{
 };
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{MissedTickBehavior, interval},
 };
 use votes::{
@@ -30,7 +30,7 @@ use votes::{
 
 use crate::{
     client::{BROKERS_LOST, ClientStatus},
-    rounds::{Rounds, Step},
+    rounds::Rounds,
     statistics::{self, ClientCounters},
 };
 
@@ -111,6 +111,7 @@ impl VoteProducer {
         });
         statistics::describe_metrics();
         producer.start_client()?;
+        tokio::spawn(Arc::clone(&producer).run_rounds());
         tokio::spawn(Arc::clone(&producer).check());
         Ok(producer)
     }
@@ -145,8 +146,7 @@ impl VoteProducer {
         let (value, headers) = (log_record::encode(&vote), headers(&vote));
         let (key, accepted_at) = (vote.key, vote.accepted_at);
         let record = Record { partition, key, value, accepted_at, headers };
-        let step = self.rounds.add(partition, record, accepted_at, sender);
-        self.execute(step.map_err(|error| self.explain(error))?);
+        self.rounds.add(partition, record, accepted_at, sender).map_err(|error| self.explain(error))?;
         Ok(receipt)
     }
 
@@ -196,22 +196,34 @@ impl VoteProducer {
     /// Lets the thread end after the last vote.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
+        self.rounds.wake();
     }
 
-    /// Hands over records, and then sends outcomes to their receivers.
-    fn execute(&self, step: Step<Record>) {
-        let mut steps = VecDeque::from([step]);
-        while let Some(Step { records, notifications }) = steps.pop_front() {
-            if !records.is_empty() {
-                let client = self.current();
-                for (opaque, record) in records {
-                    if let Err(error) = self.send(client.as_deref(), opaque, record) {
-                        steps.push_back(self.rounds.complete(opaque, Err(error)));
-                    }
+    /// Wakes the tasks whose votes have outcomes, and hands over the records of the next rounds, until the log writer is
+    /// dropped.
+    async fn run_rounds(self: Arc<Self>) {
+        while !self.has_ended() {
+            self.rounds.changed().await;
+            self.rounds.notify();
+            // The tasks that are ready to run, which were just woken or have a request, run first. Their votes are in the
+            // next round.
+            yield_now().await;
+            let records = self.rounds.begin();
+            if records.is_empty() {
+                continue;
+            }
+            let client = self.current();
+            for (opaque, record) in records {
+                if let Err(error) = self.send(client.as_deref(), opaque, record) {
+                    self.rounds.complete(opaque, Err(error));
                 }
             }
-            self.rounds.notify(notifications);
         }
+    }
+
+    /// Returns whether the log writer was dropped, and every vote has its outcome.
+    fn has_ended(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) && self.rounds.is_empty()
     }
 
     fn send(&self, client: Option<&KafkaClient>, opaque: usize, record: Record) -> Result<(), PublishError> {
@@ -244,7 +256,7 @@ impl VoteProducer {
             // This waits for events, and calls the context for each of them.
             client.poll(POLL_TIME);
             if self.current().is_some_and(|current| Arc::ptr_eq(&current, client)) {
-                if self.is_closed.load(Ordering::Relaxed) && self.rounds.is_empty() {
+                if self.has_ended() {
                     self.current.write().unwrap_or_else(PoisonError::into_inner).take();
                 }
             } else if client.in_flight_count() == 0 && Arc::strong_count(client) == 1 {
@@ -257,7 +269,7 @@ impl VoteProducer {
     async fn check(self: Arc<Self>) {
         let (mut ticks, mut failed_at) = (interval(CHECK_INTERVAL), None::<Instant>);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(self.is_closed.load(Ordering::Relaxed) && self.rounds.is_empty()) {
+        while !self.has_ended() {
             ticks.tick().await;
             self.time_out();
             self.clear_failure(|failure| failure.last.elapsed() > UNHEALTHY_HOLD);
@@ -269,8 +281,7 @@ impl VoteProducer {
 
     /// Ends the wait of overdue votes.
     fn time_out(&self) {
-        let (step, timed_out) = self.rounds.expire(DELIVERY_TIMEOUT);
-        self.execute(step);
+        let timed_out = self.rounds.expire(DELIVERY_TIMEOUT);
         if timed_out > 0 {
             self.record_failure(&format!("no confirmation within {DELIVERY_TIMEOUT:?}"));
         }
@@ -352,8 +363,7 @@ impl ProducerContext for DeliveryContext {
                 Err(unavailable(error))
             }
         };
-        let step = producer.rounds.complete(opaque, outcome);
-        producer.execute(step);
+        producer.rounds.complete(opaque, outcome);
     }
 }
 

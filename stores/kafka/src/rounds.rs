@@ -1,12 +1,12 @@
 //! Groups votes into rounds, which are handed over to the Kafka client together.
 //!
-//! A round is a group of votes of partitions with the same leader. While less than [`MAX_ROUNDS`] rounds of a broker are
-//! under way, a vote leaves at once, as a round of its own. Otherwise it waits, and all votes that wait for the broker
-//! become the next round when one of its rounds ends. So the size of the rounds follows the load: a lone vote does not
+//! A round is a group of votes of partitions with the same leader. While a round of a broker is under way, votes for this
+//! broker wait, and all of them become the next round. So the size of the rounds follows the load: a lone vote does not
 //! wait, and at a high load many votes share the requests and the wake-ups of threads. Nothing here sleeps.
 //!
 //! A round ends when all of its votes have a delivery report. The tasks that wait for these votes are then woken
-//! together. A round that takes longer than [`OVERDUE_AFTER`] no longer counts, so the next one begins. Its partitions
+//! together. One task of the runtime wakes them and begins the next rounds. It yields in between, so the votes of tasks
+//! that are ready to run are in the next round, too. A round that takes longer than [`OVERDUE_AFTER`] no longer counts, so the next one begins. Its partitions
 //! without a report are **slow** until a vote of theirs is confirmed. The votes of a slow partition are handed over at
 //! once, outside of the rounds, so that they hold up no other partition. They may use only their partition's share of the
 //! room for votes, so that they do not displace the votes of other partitions.
@@ -28,9 +28,6 @@ use metrics::Gauge;
 use tokio::sync::Notify;
 use votes::{DeliverySender, LogPosition, Partition, PublishError, Receipt, UnixMillis};
 
-/// The number of rounds of one broker that may be under way.
-const MAX_ROUNDS: usize = 1;
-
 /// The time after which a round no longer counts as under way.
 const OVERDUE_AFTER: Duration = Duration::from_millis(100);
 
@@ -46,6 +43,9 @@ const MAX_LOOKS: u16 = 64;
 /// The number of bits of an opaque that are the index of the vote in its round.
 const INDEX_BITS: u32 = 20;
 
+/// The maximum number of votes of a round.
+const MAX_VOTES_PER_ROUND: usize = 1 << INDEX_BITS;
+
 /// The leader of a partition until the leader is known.
 const UNKNOWN_LEADER: i32 = -1;
 
@@ -54,6 +54,8 @@ pub(super) struct Rounds<R> {
     state: Mutex<State<R>>,
     max_votes: usize,
     preferred: AtomicU16,
+    /// Notified when a round can begin, or votes have their outcomes.
+    changed: Notify,
     emptied: Notify,
     queued_votes: Gauge,
 }
@@ -66,6 +68,10 @@ struct State<R> {
     next_round: usize,
     /// The rounds before this one are overdue or have ended.
     first_punctual: usize,
+    /// The outcomes of rounds that have ended, whose receivers were not notified.
+    outcomes: Vec<Notification>,
+    /// The records of slow partitions, which leave without a round.
+    slow_records: Vec<(usize, R)>,
     /// The number of votes whose receiver was not notified.
     votes: usize,
     preferred: Partition,
@@ -86,21 +92,21 @@ struct PartitionState {
 }
 
 struct Broker<R> {
-    /// The number of rounds that are under way and not overdue.
-    rounds: usize,
+    /// Whether a round is under way and not overdue.
+    is_busy: bool,
     /// The votes of the next round.
     waiting: Vec<(R, Waiter)>,
 }
 
 impl<R> Default for Broker<R> {
     fn default() -> Self {
-        Self { rounds: 0, waiting: Vec::new() }
+        Self { is_busy: false, waiting: Vec::new() }
     }
 }
 
 struct Round {
-    /// The broker among whose rounds this one counts.
-    counted_for: Option<i32>,
+    /// The broker that is busy with this round.
+    broker: Option<i32>,
     begun: Instant,
     is_overdue: bool,
     /// The votes in the order of their indexes. `None` if a vote has its outcome.
@@ -119,21 +125,6 @@ struct Waiter {
 
 type Notification = (DeliverySender, Result<Receipt, PublishError>);
 
-/// What the caller has to do after a change, in this order.
-#[must_use]
-pub(super) struct Step<R> {
-    /// Hand over these records to the Kafka client in this order, each with its opaque.
-    pub(super) records: Vec<(usize, R)>,
-    /// Pass these outcomes to [`Rounds::notify`].
-    pub(super) notifications: Vec<Notification>,
-}
-
-impl<R> Default for Step<R> {
-    fn default() -> Self {
-        Self { records: Vec::new(), notifications: Vec::new() }
-    }
-}
-
 impl<R> Rounds<R> {
     /// Creates an empty set for at most `max_votes` votes. The gauge shows their number.
     pub(super) fn new(partitions: u16, max_votes: usize, queued_votes: Gauge) -> Self {
@@ -144,13 +135,15 @@ impl<R> Rounds<R> {
             rounds: BTreeMap::new(),
             next_round: 0,
             first_punctual: 0,
+            outcomes: Vec::new(),
+            slow_records: Vec::new(),
             votes: 0,
             preferred: Partition(0),
             preferred_votes: 0,
             turn: 0,
         };
-        let (preferred, emptied) = (AtomicU16::new(0), Notify::new());
-        Self { state: state.into(), max_votes, preferred, emptied, queued_votes }
+        let (preferred, changed, emptied) = (AtomicU16::new(0), Notify::new(), Notify::new());
+        Self { state: state.into(), max_votes, preferred, changed, emptied, queued_votes }
     }
 
     fn state(&self) -> MutexGuard<'_, State<R>> {
@@ -182,56 +175,58 @@ impl<R> Rounds<R> {
         record: R,
         accepted_at: UnixMillis,
         sender: DeliverySender,
-    ) -> Result<Step<R>, PublishError> {
+    ) -> Result<(), PublishError> {
         let mut state = self.state();
-        let partitions = state.partitions.len();
+        let (partitions, is_full) = (state.partitions.len(), state.votes >= self.max_votes);
         let Some(known) = state.partitions.get_mut(usize::from(partition.0)) else {
             return Err(PublishError::Unavailable(format!("the vote log has no partition {partition}")));
         };
         let (leader, is_slow) = (known.leader, known.slow_since.is_some());
-        if is_slow && known.votes >= (self.max_votes / partitions).max(1) || state.votes >= self.max_votes {
+        if is_slow && known.votes >= (self.max_votes / partitions).max(1) || is_full {
             return Err(PublishError::Full);
         }
-        state.partitions[usize::from(partition.0)].votes += 1;
+        known.votes += 1;
         state.votes += 1;
         self.queued_votes.set(state.votes as f64);
-        let (vote, mut step) = ((record, Waiter { partition, accepted_at, sender }), Step::default());
-        if is_slow {
-            state.begin(None, vec![vote], &mut step.records);
+        let vote = (record, Waiter { partition, accepted_at, sender });
+        let can_leave = if is_slow {
+            state.begin_slow(vec![vote]);
+            true
         } else {
             let broker = state.brokers.entry(leader).or_default();
             broker.waiting.push(vote);
-            if broker.rounds < MAX_ROUNDS {
-                state.begin_next(leader, &mut step.records);
-            }
-        }
+            !broker.is_busy
+        };
         if partition == state.preferred {
             state.preferred_votes += 1;
-            if !step.records.is_empty() || state.preferred_votes >= MAX_PREFERRED_VOTES {
-                state.prefer_next();
+            if state.preferred_votes >= MAX_PREFERRED_VOTES {
+                self.prefer_next(&mut state);
             }
         }
-        self.preferred.store(state.preferred.0, Ordering::Relaxed);
-        Ok(step)
+        drop(state);
+        if can_leave {
+            self.changed.notify_one();
+        }
+        Ok(())
     }
 
     /// Adds the outcome of a vote. Ignores the outcome of a vote that has timed out.
-    pub(super) fn complete(&self, opaque: usize, outcome: Result<LogPosition, PublishError>) -> Step<R> {
+    pub(super) fn complete(&self, opaque: usize, outcome: Result<LogPosition, PublishError>) {
         let (number, index) = (opaque >> INDEX_BITS, opaque & ((1 << INDEX_BITS) - 1));
-        let (mut state, mut step) = (self.state(), Step::default());
-        let Some(round) = state.rounds.get_mut(&number) else { return step };
+        let mut state = self.state();
+        let Some(round) = state.rounds.get_mut(&number) else { return };
         let Some(Waiter { partition, accepted_at, sender }) = round.waiters.get_mut(index).and_then(Option::take)
         else {
-            return step;
+            return;
         };
         let is_confirmed = outcome.is_ok();
         round.outcomes.push((sender, outcome.map(|position| Receipt { position, accepted_at })));
         round.votes -= 1;
-        let has_ended = round.votes == 0;
-        if has_ended || round.is_overdue {
-            step.notifications = std::mem::take(&mut round.outcomes);
+        let (has_ended, is_overdue, broker) = (round.votes == 0, round.is_overdue, round.broker);
+        if has_ended || is_overdue {
+            let mut outcomes = std::mem::take(&mut round.outcomes);
+            state.outcomes.append(&mut outcomes);
         }
-        let counted_for = round.counted_for;
         let partition = &mut state.partitions[usize::from(partition.0)];
         partition.votes -= 1;
         if is_confirmed {
@@ -239,62 +234,100 @@ impl<R> Rounds<R> {
         }
         if has_ended {
             state.rounds.remove(&number);
-            if let Some(broker) = counted_for {
-                self.end_round(&mut state, broker, &mut step.records);
-            }
+            self.release(&mut state, broker);
         }
-        step
+        drop(state);
+        if has_ended || is_overdue {
+            self.changed.notify_one();
+        }
     }
 
     /// Finds overdue rounds, and ends the wait of all votes that were handed over before `timeout`. Kafka may have stored
     /// such a vote or not. Returns the number of these votes.
-    pub(super) fn expire(&self, timeout: Duration) -> (Step<R>, usize) {
-        let (mut state, mut step, now) = (self.state(), Step::default(), Instant::now());
+    pub(super) fn expire(&self, timeout: Duration) -> usize {
+        let (mut state, now, mut timed_out) = (self.state(), Instant::now(), 0);
+        let first_punctual = state.first_punctual;
         let is_past = |begun: Instant, limit| now.saturating_duration_since(begun) >= limit;
         while let Some((number, round)) = state.next_punctual().filter(|(_, round)| is_past(round.begun, OVERDUE_AFTER))
         {
             round.is_overdue = true;
-            step.notifications.append(&mut round.outcomes);
+            let mut outcomes = std::mem::take(&mut round.outcomes);
             let slow: Vec<_> = round.waiters.iter().flatten().map(|waiter| waiter.partition).collect();
-            let counted_for = round.counted_for.take();
+            let broker = round.broker.take();
+            state.outcomes.append(&mut outcomes);
             state.first_punctual = number + 1;
             for partition in slow {
                 state.partitions[usize::from(partition.0)].slow_since = Some(now);
             }
-            if let Some(broker) = counted_for {
-                self.end_round(&mut state, broker, &mut step.records);
-            }
+            self.release(&mut state, broker);
         }
-        let mut timed_out = 0;
+        if state.partitions[usize::from(state.preferred.0)].slow_since == Some(now) {
+            self.prefer_next(&mut state);
+        }
         while let Some(round) = state.rounds.first_entry().filter(|round| is_past(round.get().begun, timeout)) {
             for waiter in round.remove().waiters.into_iter().flatten() {
                 let problem = format!("Kafka did not confirm the vote within {timeout:?}");
-                step.notifications.push((waiter.sender, Err(PublishError::Unavailable(problem))));
+                state.outcomes.push((waiter.sender, Err(PublishError::Unavailable(problem))));
                 state.partitions[usize::from(waiter.partition.0)].votes -= 1;
                 timed_out += 1;
             }
         }
-        (step, timed_out)
+        if timed_out > 0 || state.first_punctual > first_punctual {
+            self.changed.notify_one();
+        }
+        timed_out
     }
 
-    fn end_round(&self, state: &mut State<R>, broker: i32, records: &mut Vec<(usize, R)>) {
-        state.brokers.entry(broker).or_default().rounds -= 1;
-        let records_before = records.len();
-        state.begin_next(broker, records);
-        let has_begun = records.len() > records_before && state.leader(state.preferred) == broker;
-        if has_begun || !state.is_free(state.preferred) {
-            state.prefer_next();
-            self.preferred.store(state.preferred.0, Ordering::Relaxed);
+    /// Marks that a broker is no longer busy with a round.
+    fn release(&self, state: &mut State<R>, broker: Option<i32>) {
+        let Some(broker) = broker else { return };
+        state.brokers.entry(broker).or_default().is_busy = false;
+        if !state.is_free(state.preferred) {
+            self.prefer_next(state);
         }
     }
 
-    /// Sends the outcomes to their receivers.
-    pub(super) fn notify(&self, notifications: Vec<Notification>) {
-        let count = notifications.len();
+    /// Prefers another partition.
+    fn prefer_next(&self, state: &mut State<R>) {
+        state.prefer_next();
+        self.preferred.store(state.preferred.0, Ordering::Relaxed);
+    }
+
+    /// Waits until a round can begin, or receivers can be notified.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Ends the current or the next call of [`Self::changed`].
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Begins a round of each broker that is not busy and has waiting votes. The caller must hand over the records to the
+    /// Kafka client in this order, each with its opaque.
+    pub(super) fn begin(&self) -> Vec<(usize, R)> {
+        let mut state = self.state();
+        let mut records = std::mem::take(&mut state.slow_records);
+        let is_ready = |broker: &Broker<R>| !broker.is_busy && !broker.waiting.is_empty();
+        let ready: Vec<i32> =
+            state.brokers.iter().filter(|(_, broker)| is_ready(broker)).map(|(leader, _)| *leader).collect();
+        for leader in ready {
+            state.begin_next(leader, &mut records);
+            if state.leader(state.preferred) == leader {
+                self.prefer_next(&mut state);
+            }
+        }
+        records
+    }
+
+    /// Sends the outcomes of the rounds that have ended to their receivers.
+    pub(super) fn notify(&self) {
+        let outcomes = std::mem::take(&mut self.state().outcomes);
+        let count = outcomes.len();
         if count == 0 {
             return;
         }
-        for (sender, outcome) in notifications {
+        for (sender, outcome) in outcomes {
             // The caller may have dropped the receiver. This does not change what is on the log.
             let _ = sender.send(outcome);
         }
@@ -332,7 +365,7 @@ impl<R> State<R> {
 
     /// Returns whether a vote of the partition leaves at once.
     fn is_free(&self, partition: Partition) -> bool {
-        self.brokers.get(&self.leader(partition)).is_none_or(|broker| broker.rounds < MAX_ROUNDS)
+        self.brokers.get(&self.leader(partition)).is_none_or(|broker| !broker.is_busy)
     }
 
     /// Returns the oldest round that is not overdue.
@@ -342,48 +375,43 @@ impl<R> State<R> {
 
     /// Begins the next round of a broker with the votes that wait for it.
     fn begin_next(&mut self, leader: i32, records: &mut Vec<(usize, R)>) {
-        let Some(broker) = self.brokers.get_mut(&leader) else { return };
+        let broker = self.brokers.entry(leader).or_default();
         let mut votes = std::mem::take(&mut broker.waiting);
+        let rest = votes.split_off(votes.len().min(MAX_VOTES_PER_ROUND));
+        broker.waiting = rest;
         // The records of a partition follow each other, so that librdkafka puts them into one request.
         votes.sort_by_key(|(_, waiter)| waiter.partition);
-        let mut punctual = Vec::with_capacity(votes.len());
-        let mut slow: Vec<(R, Waiter)> = Vec::new();
-        for vote in votes {
-            let partition = vote.1.partition;
-            if self.partitions[usize::from(partition.0)].slow_since.is_none() {
-                punctual.push(vote);
-                continue;
-            }
-            // A slow partition must not hold up another slow one.
-            if slow.last().is_some_and(|(_, last)| last.partition != partition) {
-                self.begin(None, std::mem::take(&mut slow), records);
-            }
-            slow.push(vote);
+        let is_slow = |(_, waiter): &(R, Waiter)| self.partitions[usize::from(waiter.partition.0)].slow_since.is_some();
+        let (slow, punctual): (Vec<_>, Vec<_>) = votes.into_iter().partition(is_slow);
+        for vote in slow {
+            self.begin_slow(vec![vote]);
         }
-        self.begin(None, slow, records);
-        self.begin(Some(leader), punctual, records);
+        records.append(&mut self.slow_records);
+        if !punctual.is_empty() {
+            self.brokers.entry(leader).or_default().is_busy = true;
+            records.extend(self.register(Some(leader), punctual));
+        }
     }
 
-    /// Begins a round. If it is `counted_for` a broker, it counts among the rounds of this broker.
-    fn begin(&mut self, counted_for: Option<i32>, mut votes: Vec<(R, Waiter)>, records: &mut Vec<(usize, R)>) {
-        while !votes.is_empty() {
-            let rest = votes.split_off(votes.len().min(1 << INDEX_BITS));
-            let number = self.next_round;
-            self.next_round += 1;
-            let mut waiters = Vec::with_capacity(votes.len());
-            for (index, (record, waiter)) in votes.into_iter().enumerate() {
-                records.push((number << INDEX_BITS | index, record));
-                waiters.push(Some(waiter));
-            }
-            let (votes_of_round, outcomes) = (waiters.len(), Vec::with_capacity(waiters.len()));
-            let begun = Instant::now();
-            let round = Round { counted_for, begun, is_overdue: false, waiters, votes: votes_of_round, outcomes };
-            self.rounds.insert(number, round);
-            if let Some(broker) = counted_for {
-                self.brokers.entry(broker).or_default().rounds += 1;
-            }
-            votes = rest;
+    /// Begins a round with votes of a slow partition. No broker is busy with it, so that it holds up no other votes.
+    fn begin_slow(&mut self, votes: Vec<(R, Waiter)>) {
+        let records = self.register(None, votes);
+        self.slow_records.extend(records);
+    }
+
+    /// Adds a round with these votes. Returns the records with their opaques.
+    fn register(&mut self, broker: Option<i32>, votes: Vec<(R, Waiter)>) -> Vec<(usize, R)> {
+        let number = self.next_round;
+        self.next_round += 1;
+        let (mut records, mut waiters) = (Vec::with_capacity(votes.len()), Vec::with_capacity(votes.len()));
+        for (index, (record, waiter)) in votes.into_iter().enumerate() {
+            records.push((number << INDEX_BITS | index, record));
+            waiters.push(Some(waiter));
         }
+        let (votes, outcomes) = (waiters.len(), Vec::with_capacity(waiters.len()));
+        let round = Round { broker, begun: Instant::now(), is_overdue: false, waiters, votes, outcomes };
+        self.rounds.insert(number, round);
+        records
     }
 
     /// Prefers the partition that was not preferred for the longest time, of those that are not slow and whose broker can
