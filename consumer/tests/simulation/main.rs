@@ -144,7 +144,7 @@ const REQUIRED_EVENTS: [&str; 32] = [
 
 #[test]
 fn every_ballot_is_counted_exactly_once() {
-    let seeds = env_number("SIMULATION_SEEDS", 50_000);
+    let seeds = env_number("SIMULATION_SEEDS", 30_000);
     let event_counts = assert_no_violation(PRODUCTION, env_number("SIMULATION_FIRST", 0), seeds);
     if seeds >= 1_000 {
         let missing: Vec<&str> =
