@@ -23,6 +23,7 @@
 //! | [`expire`] | deletes counted records that have passed the retention |
 //! | `tests/broker_errors` | what a producer responds after each error of a broker |
 //! | `tests/lost_brokers` | clients that have lost all brokers |
+//! | `tests/slow_broker` | a broker that does not respond, while the others do |
 
 mod address;
 mod admin;

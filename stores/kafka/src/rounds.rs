@@ -182,10 +182,18 @@ impl<R> Rounds<R> {
             return Err(PublishError::Unavailable(format!("the vote log has no partition {partition}")));
         };
         let (leader, is_slow) = (known.leader, known.slow_since.is_some());
-        if is_slow && known.votes >= (self.max_votes / partitions).max(1) || is_full {
+        let has_room = !is_full && (!is_slow || known.votes < (self.max_votes / partitions).max(1));
+        if has_room {
+            known.votes += 1;
+        }
+        if is_slow && partition == state.preferred {
+            // This vote tries the partition. The next ones wait for its outcome, or for the time after which a vote tries it again.
+            state.partitions[usize::from(partition.0)].slow_since = Some(Instant::now());
+            self.prefer_next(&mut state);
+        }
+        if !has_room {
             return Err(PublishError::Full);
         }
-        known.votes += 1;
         state.votes += 1;
         self.queued_votes.set(state.votes as f64);
         let vote = (record, Waiter { partition, accepted_at, sender });

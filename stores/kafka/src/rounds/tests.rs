@@ -157,6 +157,16 @@ fn preferred_partitions_get_equal_shares_and_avoid_slow_partitions_and_busy_brok
         complete(&rounds, add(&rounds, preferred(&rounds), record).0[0].0);
     }
     assert_eq!(seen, [0, 2, 3].into(), "also with few votes, which alternate between the brokers");
+    // After a while, one vote tries the slow partition.
+    rounds.state().partitions[1].slow_since = Instant::now().checked_sub(AVOID_TIME + Duration::from_secs(1));
+    while preferred(&rounds) != 1 {
+        complete(&rounds, add(&rounds, preferred(&rounds), 50).0[0].0);
+    }
+    drop(add(&rounds, 1, 51));
+    for record in 60..80 {
+        assert_ne!(preferred(&rounds), 1);
+        complete(&rounds, add(&rounds, preferred(&rounds), record).0[0].0);
+    }
     // The broker 7 is busy.
     drop(add(&rounds, 0, 99));
     assert!(preferred(&rounds) >= 2);

@@ -8,6 +8,7 @@ mod dead_letters;
 mod lost_brokers;
 #[cfg(feature = "servers")]
 mod settings;
+mod slow_broker;
 #[cfg(feature = "servers")]
 mod topic;
 #[cfg(feature = "servers")]
