@@ -6,10 +6,12 @@
 //!
 //! A round ends when all of its votes have a delivery report. The tasks that wait for these votes are then woken
 //! together. One task of the runtime wakes them and begins the next rounds. It yields in between, so the votes of tasks
-//! that are ready to run are in the next round, too. A round that takes longer than [`OVERDUE_AFTER`] no longer counts, so the next one begins. Its partitions
-//! without a report are **slow** until a vote of theirs is confirmed. The votes of a slow partition are handed over at
-//! once, outside of the rounds, so that they hold up no other partition. They may use only their partition's share of the
-//! room for votes, so that they do not displace the votes of other partitions.
+//! that are ready to run are in the next round, too.
+//!
+//! A round that takes longer than [`OVERDUE_AFTER`] no longer counts, so the next one begins. Its partitions without a
+//! report are **slow** until a vote of theirs is confirmed. The votes of a slow partition are handed over at once, outside
+//! of the rounds, so that they hold up no other partition. They may use only their partition's share of the room for
+//! votes, so that they do not displace the votes of other partitions.
 //!
 //! librdkafka sends a request for each partition. So a round costs least if all of its votes are in one partition. A
 //! producer that creates the id of a vote can choose the partition, and [`Rounds::preferred_partition`] is the best one.
@@ -187,7 +189,7 @@ impl<R> Rounds<R> {
             known.votes += 1;
         }
         if is_slow && partition == state.preferred {
-            // This vote tries the partition. The next ones wait for its outcome, or for the time after which a vote tries it again.
+            // This vote tries the partition. Another one does so only after a while, if this one is not confirmed.
             state.partitions[usize::from(partition.0)].slow_since = Some(Instant::now());
             self.prefer_next(&mut state);
         }
@@ -198,7 +200,7 @@ impl<R> Rounds<R> {
         self.queued_votes.set(state.votes as f64);
         let vote = (record, Waiter { partition, accepted_at, sender });
         let can_leave = if is_slow {
-            state.begin_slow(vec![vote]);
+            state.begin_slow(vote);
             true
         } else {
             let broker = state.brokers.entry(leader).or_default();
@@ -385,14 +387,13 @@ impl<R> State<R> {
     fn begin_next(&mut self, leader: i32, records: &mut Vec<(usize, R)>) {
         let broker = self.brokers.entry(leader).or_default();
         let mut votes = std::mem::take(&mut broker.waiting);
-        let rest = votes.split_off(votes.len().min(MAX_VOTES_PER_ROUND));
-        broker.waiting = rest;
+        broker.waiting = votes.split_off(votes.len().min(MAX_VOTES_PER_ROUND));
         // The records of a partition follow each other, so that librdkafka puts them into one request.
         votes.sort_by_key(|(_, waiter)| waiter.partition);
         let is_slow = |(_, waiter): &(R, Waiter)| self.partitions[usize::from(waiter.partition.0)].slow_since.is_some();
         let (slow, punctual): (Vec<_>, Vec<_>) = votes.into_iter().partition(is_slow);
         for vote in slow {
-            self.begin_slow(vec![vote]);
+            self.begin_slow(vote);
         }
         records.append(&mut self.slow_records);
         if !punctual.is_empty() {
@@ -401,9 +402,9 @@ impl<R> State<R> {
         }
     }
 
-    /// Begins a round with votes of a slow partition. No broker is busy with it, so that it holds up no other votes.
-    fn begin_slow(&mut self, votes: Vec<(R, Waiter)>) {
-        let records = self.register(None, votes);
+    /// Begins a round with one vote of a slow partition. No broker is busy with it, so that it holds up no other votes.
+    fn begin_slow(&mut self, vote: (R, Waiter)) {
+        let records = self.register(None, vec![vote]);
         self.slow_records.extend(records);
     }
 
